@@ -1,0 +1,121 @@
+/**
+ * Layout of a vCPU's architectural state in linear memory, by byte offset from the vCPU's base. The engine's
+ * generated code, its helpers and the `Vcpu` class all use these names; nothing else knows the numbers.
+ */
+
+/** RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 to R15 in the order of their encodings, 8 bytes each. */
+export const GPR = 0;
+export const RAX = GPR;
+export const RCX = GPR + 8;
+export const RDX = GPR + 16;
+export const RBX = GPR + 24;
+export const RSP = GPR + 32;
+export const RBP = GPR + 40;
+export const RSI = GPR + 48;
+export const RDI = GPR + 56;
+export const R8 = GPR + 64;
+export const R11 = GPR + 88;
+
+/** Slots that decoded operands name like registers. */
+export const ZERO = 128; // always 0: an absent base or index
+export const CODE_BASE = 136; // guest-virtual address (RIP, without CS base) of the page the code is running in
+export const EFFECTIVE_ADDRESS = 144; // made by an address micro-operation for the operation after it
+
+/**
+ * Status flags, lazily: ZF = (FLAG_ZERO == 0); SF = bit 63 and PF = even parity of the low byte of FLAG_SIGN;
+ * CF = bit 63 and AF = bit 3 of FLAG_CARRY; OF = bit 63 of FLAG_OVERFLOW. All other bits are noise.
+ */
+export const FLAG_ZERO = 152;
+export const FLAG_SIGN = 160;
+export const FLAG_CARRY = 168;
+export const FLAG_OVERFLOW = 176;
+/** RFLAGS without the six status flags (CF, PF, AF, ZF, SF, OF read as 0 here), bit 1 always set. */
+export const RFLAGS = 184;
+
+/** Instructions the slice may still run, counted down a block at a time; an i64. Negative leaves to the run loop. */
+export const BUDGET = 192;
+/** The decoded operation that is running, stored before anything that may fault or look at RIP; an i32. */
+export const CURRENT_OP = 200;
+/** Why generated code returned to the run loop; see engine/. i32 */
+export const EXIT_CODE = 204;
+/** RIP, true only outside of generated code (and while a helper that synchronised it runs). */
+export const RIP = 208;
+/** Cycles charged to this vCPU beyond one for each instruction, an i64. */
+export const CHARGED = 216;
+/** Linear address of the TLB in use, an i32: changes with CPL, RFLAGS.AC under SMAP, CR3's PCID, CR0/CR4. */
+export const TLB_BASE = 224;
+/** Mode of the code that runs (see engine/), an i32: what decoded code is keyed by besides its address. */
+export const CODE_MODE = 228;
+export const CPL = 232; // i32
+/** Non-zero: interrupts are looked at before the next instruction (STI, POPF, MOV SS, CR8, IRET made them possible). i32 */
+export const EVENT_PENDING = 236;
+/** Interrupt shadow: 1 while the instruction after STI or MOV SS runs. i32 */
+export const INTERRUPT_SHADOW = 240;
+export const ACTIVITY = 244; // i32, 0 running, 1 halted, 2 waiting for SIPI, 3 shut down
+
+/** XMM0 to XMM15, 16 bytes each, 16-byte aligned. */
+export const XMM = 256;
+export const MXCSR = 512; // i32
+
+/** x87: eight physical registers (ST(i) is (TOP + i) & 7), 16 bytes each, the 80-bit image in the first 10; MMX is its low 8. */
+export const FPR = 528;
+export const FCW = 656; // u16 at an i32
+export const FSW = 660; // u16 at an i32, TOP included
+/** One bit for each physical register, 1 = in use (the FXSAVE form of the tag word). i32 */
+export const FTW = 664;
+export const FOP = 668; // i32
+export const FIP = 672; // i64
+export const FDP = 680; // i64
+export const FCS = 688; // i32
+export const FDS = 692; // i32
+
+/**
+ * Segment registers in the order of their encodings (ES, CS, SS, DS, FS, GS), then LDTR and TR. For each: base (i64),
+ * limit in bytes (i32), selector (i32), attributes (i32, bits 8–15 and 20–23 of a descriptor's high word at the same places).
+ */
+export const SEGMENT = 704;
+export const SEGMENT_SIZE = 32;
+export const SEGMENT_BASE = 0;
+export const SEGMENT_LIMIT = 8;
+export const SEGMENT_SELECTOR = 12;
+export const SEGMENT_ATTRIBUTES = 16;
+export const ES = SEGMENT;
+export const CS = SEGMENT + SEGMENT_SIZE;
+export const SS = SEGMENT + 2 * SEGMENT_SIZE;
+export const DS = SEGMENT + 3 * SEGMENT_SIZE;
+export const FS = SEGMENT + 4 * SEGMENT_SIZE;
+export const GS = SEGMENT + 5 * SEGMENT_SIZE;
+export const LDTR = SEGMENT + 6 * SEGMENT_SIZE;
+export const TR = SEGMENT + 7 * SEGMENT_SIZE;
+
+/** Descriptor table registers: base i64, limit i32. */
+export const GDTR_BASE = 960;
+export const GDTR_LIMIT = 968;
+export const IDTR_BASE = 976;
+export const IDTR_LIMIT = 984;
+
+export const CR0 = 992; // i64 each
+export const CR2 = 1000;
+export const CR3 = 1008;
+export const CR4 = 1016;
+export const EFER = 1024;
+export const STAR = 1032;
+export const LSTAR = 1040;
+export const CSTAR = 1048;
+export const SFMASK = 1056;
+export const KERNEL_GS_BASE = 1064;
+export const TSC_AUX = 1072;
+export const SYSENTER_CS = 1080;
+export const SYSENTER_ESP = 1088;
+export const SYSENTER_EIP = 1096;
+export const PAT = 1104;
+export const TSC_OFFSET = 1112; // i64, what WRMSR of the TSC or TSC_ADJUST added
+export const XCR0 = 1120;
+export const DR = 1128; // DR0 to DR7, i64 each
+
+/** 32 bytes for slow memory accesses that are put together from pieces. */
+export const BOUNCE = 1216;
+/** Values crossing into TypeScript without BigInt: four i64 slots. */
+export const ARGUMENT = 1248;
+
+export const VCPU_STATE_SIZE = 2048;
