@@ -1,0 +1,50 @@
+/**
+ * The registry of instructions. Each is defined once, by `instruction(…)`, in a file by family; what decodes,
+ * interprets, compiles and tests them derives from the list.
+ */
+
+import { type Encoding, parseEncoding } from './encoding.ts';
+import type { Operand, Semantics } from './semantics.ts';
+
+export type SemanticsFunction = (x: Semantics, ...operands: Operand[]) => void;
+
+export interface Attributes {
+  /** How operands are accessed, a letter each: r read (default), w written, m modified (read and written). */
+  access?: string;
+  /** LOCK is allowed where the first operand is memory. */
+  lock?: boolean;
+  /** REP prefixes mean something: 'rep' (REP only), 'repe' (REPE and REPNE). Gets its own handlers. */
+  repeat?: 'rep' | 'repe';
+  /** No instruction is decoded behind it into the same block: it jumps, changes mode, or must be looked at by the run loop. */
+  ends?: 'block';
+  /** Worth a handler of its own for base + index × scale + displacement addressing. */
+  hot?: boolean;
+  /** Uses the stack or IP implicitly, so that 64-bit and legacy modes have different handlers. */
+  modal?: boolean;
+  /** CPUID feature it needs; #UD without. */
+  feature?: string;
+  /** Memory operands of 16 bytes need not be aligned (MOVUPS, LDDQU…). */
+  unaligned?: boolean;
+}
+
+export interface Instruction extends Attributes {
+  id: number;
+  mnemonic: string;
+  encodings: Encoding[];
+  semantics: SemanticsFunction;
+}
+
+export const instructions: Instruction[] = [];
+
+/** Defines an instruction. Throws on a malformed encoding. */
+export function instruction(mnemonic: string, encodings: string | string[], attributes: Attributes, semantics: SemanticsFunction): Instruction {
+  const defined = {
+    ...attributes,
+    id: instructions.length,
+    mnemonic,
+    encodings: (typeof encodings === 'string' ? [encodings] : encodings).map(parseEncoding),
+    semantics,
+  };
+  instructions.push(defined);
+  return defined;
+}

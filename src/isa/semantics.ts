@@ -1,0 +1,160 @@
+/**
+ * What an instruction's semantics is written against: an abstract machine that hands out operands, flags, memory
+ * and control flow as WebAssembly expressions. The interpreter generator implements it with operands found in a
+ * decoded record, the JIT with operands known. A semantics function runs once, when code is generated.
+ *
+ * Conventions
+ * - Integers are i64 whatever their size. `signed()` sign-extends, `unsigned()` zero-extends; a value that is written
+ *   or stored may have anything above its size.
+ * - Everything that is read is kept in a local at once: values don't change when the register does later.
+ * - Precise faults: whatever can fault (memory reads and writes, checks) comes before the first change of state that
+ *   cannot be undone by running the instruction again. With one memory destination: read all, compute, write the
+ *   destination, then the flags and other registers.
+ */
+
+import type { Expression, Operand as Value } from '../wasm/expression.ts';
+import type { FunctionBuilder } from '../wasm/function-builder.ts';
+
+export type Bits = 8 | 16 | 32 | 64;
+
+/** One operand of the instruction at hand. */
+export interface Operand {
+  readonly kind: 'register' | 'memory' | 'immediate';
+  /** Size in bits: 8 to 64 for integers, 32, 64 or 128 for vector operands (of memory: what is accessed). */
+  readonly bits: number;
+  /** The value as an i64. Immediates: sign-extended from their own size to the operand's. */
+  signed(): Expression;
+  unsigned(): Expression;
+  /** Writes the low `bits`. A 32-bit general register is zero-extended to 64, smaller ones keep the rest. */
+  write(value: Expression): void;
+  /** Vector register or 128-bit memory as a v128; memory of 32 or 64 bits is zero-extended. */
+  vector(): Expression;
+  /** Writes 128 bits; of memory operands that are smaller, the low `bits`. */
+  writeVector(value: Expression): void;
+  /** Writes the low 32 or 64 `bits` of a vector register, keeping the rest; of memory, those bits. */
+  writeLow(value: Expression, bits: 32 | 64): void;
+  /** The effective address without segment base, an i64 cut to the address size (LEA). Memory only. */
+  address(): Expression;
+  /** The guest-virtual address with segment base: what `Semantics.load` takes. Memory only. */
+  linear(): Expression;
+  /** Number of the register (segment, control, debug, x87 stack index, or any other), an i32. Registers only. */
+  number(): Expression;
+}
+
+/** What a flag-setting instruction stores; see cpu/state.ts for the representation. Left out: unchanged. */
+export interface FlagWords {
+  /** ZF = (this is 0). */
+  zero?: Value;
+  /** SF = bit 63, PF = even parity of the low byte. */
+  sign?: Value;
+  /** CF = bit 63, AF = bit 3. */
+  carry?: Value;
+  /** OF = bit 63. */
+  overflow?: Value;
+}
+
+export interface Semantics {
+  /** Statements: let, if, loop, local. */
+  readonly f: FunctionBuilder;
+  /** 16, 32 or 64: the operand size in force. */
+  readonly operandBits: 16 | 32 | 64;
+  /** The code size: 64-bit mode or a legacy one (16 and 32-bit code share handlers; stack and IP widths are looked up). */
+  readonly longMode: boolean;
+  /** True where LOCK was given (or is implied, XCHG with memory). */
+  readonly mnemonic: string;
+
+  /** A fixed general register by number (0 RAX, 1 RCX, 2 RDX, 3 RBX, 4 RSP, 5 RBP, 6 RSI, 7 RDI, …) in a given size (8: low byte). */
+  gpr(number: number, bits: Bits): Operand;
+  /** AH, CH, DH, BH as number 0 to 3. */
+  highByte(number: number): Operand;
+  /** An XMM register by number. */
+  xmm(number: number): Operand;
+
+  // Flags
+  setFlags(words: FlagWords): void;
+  /** Flags of a + b (+ carry in) = result, all sign-extended from the operation's size. */
+  flagsOfAdd(a: Expression, b: Expression, result: Expression): void;
+  /** Flags of a - b (- borrow in) = result, all sign-extended. */
+  flagsOfSub(a: Expression, b: Expression, result: Expression): void;
+  /** ZF, SF, PF of a sign-extended result; CF, OF, AF clear. */
+  flagsOfLogic(result: Expression): void;
+  /** Each flag as an i32 0 or 1. */
+  carryFlag(): Expression;
+  zeroFlag(): Expression;
+  signFlag(): Expression;
+  overflowFlag(): Expression;
+  parityFlag(): Expression;
+  adjustFlag(): Expression;
+  /** The condition `cc` of Jcc, SETcc, CMOVcc (0 O, 1 NO, 2 B, … 15 G), an i32 0 or 1. */
+  condition(cc: number): Expression;
+  /** CF, PF, AF, ZF, SF, OF at their places in RFLAGS, an i64; the other bits 0. */
+  statusFlags(): Expression;
+  /** Sets all six from an i64 with RFLAGS' layout. */
+  setStatusFlags(value: Expression): void;
+  /** All of RFLAGS as PUSHF shows it, an i64. */
+  rflags(): Expression;
+  /** 1 or -1 by DF, an i64. */
+  direction(): Expression;
+
+  // State words by offset (cpu/state.ts)
+  state32(offset: number): Expression;
+  state64(offset: number): Expression;
+  setState32(offset: number, value: Value): void;
+  setState64(offset: number, value: Value): void;
+
+  // Memory by guest-virtual address (i64, segment base included). `intent` 'modify' checks for writing, and a later store to it cannot fault.
+  load(address: Expression, bits: Bits, extend: 'signed' | 'unsigned', intent?: 'read' | 'modify'): Expression;
+  store(address: Expression, bits: Bits, value: Expression): void;
+  /** Base of a segment (offset of its state, e.g. state.FS) as it applies: 0 for CS, DS, ES, SS in 64-bit mode. */
+  segmentBase(segment: number): Expression;
+
+  // Stack; sizes in bits. Addresses, wrapping and limits follow the mode.
+  push(value: Expression, bits: 16 | 32 | 64): void;
+  pop(bits: 16 | 32 | 64): Expression;
+  /** What `pop` would give, without moving RSP; RSP moves when `dropStack` is called. */
+  peek(bits: 16 | 32 | 64, offsetBytes?: number): Expression;
+  /** RSP += bytes. */
+  dropStack(bytes: Value): void;
+
+  // Control flow. Each of these ends the handler; an instruction that uses one has `ends: 'block'`.
+  /** Jumps to a relative target (a J operand). */
+  jump(target: Operand): void;
+  /** Jumps if `condition` (i32), else goes on behind this instruction. */
+  jumpIf(condition: Expression, target: Operand): void;
+  /** Jumps to an address (i64 offset in CS), after the canonical or limit check. */
+  jumpTo(address: Expression): void;
+  /** Checks a target without jumping: #GP where it is not canonical or beyond the limit. */
+  checkTarget(address: Expression): void;
+  /** Offset in CS of the next instruction, an i64. */
+  nextIp(): Expression;
+  ip(): Expression;
+  /** The target of a J operand as an i64. */
+  target(operand: Operand): Expression;
+
+  /** Raises an exception without or with an error code. Nothing after it runs. */
+  raise(vector: number): void;
+  raiseWithCode(vector: number, code: number): void;
+  /** #GP(0) unless CPL is 0. */
+  requirePrivilege(): void;
+  /** #UD or #NM by CR0.EM, CR0.TS, CR4.OSFXSR. */
+  requireSse(): void;
+  /** #UD or #NM by CR0.EM and TS, #MF where an x87 exception is pending; then TOP = 0 and all tags valid. */
+  enterMmx(): void;
+  /** #GP(0) unless the address is 16-byte aligned. */
+  requireAligned(address: Expression, bytes: number): void;
+
+  /**
+   * Calls `name` of the vCPU's TypeScript half (engine/runtime.ts) with i32 arguments; it may fault. State in linear memory is
+   * up to date while it runs and read again after it. Returns its i32.
+   */
+  helper(name: string, ...args: Value[]): Expression;
+  /** i64 slots shared with helpers (state.ARGUMENT): arguments before, results after. */
+  argument(index: number): Expression;
+  setArgument(index: number, value: Expression): void;
+  /** Leaves to the run loop after this instruction; RIP is the next one. For instructions with `ends: 'block'`. */
+  leave(): void;
+  /** Leaves to the run loop; RIP was set by a helper. */
+  leaveAtRip(): void;
+  /** As `leaveAtRip`, but goes on at the new RIP at once where nothing is pending. */
+  continueAtRip(): void;
+}

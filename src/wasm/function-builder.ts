@@ -1,0 +1,243 @@
+/**
+ * Builds one WebAssembly function: locals, statements, structured control flow. Values are expression trees,
+ * so the operand stack cannot be wrong; types, locals and labels are checked as statements are made.
+ */
+
+import { ByteBuffer } from './byte-buffer.ts';
+import { emitCode, emitMemoryArgument, Expression, i32, i64, type Operand } from './expression.ts';
+import { operation, ValueType } from './opcodes.ts';
+
+export interface Signature {
+  parameters: readonly ValueType[];
+  results: readonly ValueType[];
+}
+
+/** A function that can be called: imported, or built in the same module. `index` is in the module's function space. */
+export interface FunctionReference {
+  name: string;
+  signature: Signature;
+  index: number;
+}
+
+/** A variable that may be assigned more than once. */
+export interface Local {
+  index: number;
+  type: ValueType;
+}
+
+/** A place a branch can go to: the end of a block, the head of a loop. */
+export interface Label {
+  depth: number;
+  open: boolean;
+}
+
+export class FunctionBuilder implements FunctionReference {
+  readonly name: string;
+  readonly signature: Signature;
+  index = -1;
+  private readonly localTypes: ValueType[] = [];
+  private readonly code = new ByteBuffer();
+  private readonly labels: Label[] = [];
+  /** Locals made by `let`: assigned once, so that reading them again is free. */
+  private readonly constants = new Set<number>();
+
+  constructor(name: string, signature: Signature) {
+    this.name = name;
+    this.signature = signature;
+    for (let i = 0; i < signature.parameters.length; i++) this.constants.add(i);
+  }
+
+  parameter(i: number): Expression {
+    return new Expression('local', this.signature.parameters[i], null, [], i);
+  }
+
+  local(type: ValueType): Local {
+    this.localTypes.push(type);
+    return { index: this.signature.parameters.length + this.localTypes.length - 1, type };
+  }
+
+  get(local: Local): Expression {
+    return new Expression('local', local.type, null, [], local.index);
+  }
+
+  set(local: Local, value: Operand): void {
+    const expression = this.typed(value, local.type);
+    if (expression.type !== local.type) this.fail(`local ${local.index} is ${local.type}, not ${expression.type}: ${expression}`);
+    expression.emit(this.code);
+    this.code.byte(0x21);
+    this.code.unsigned(local.index);
+  }
+
+  /** Computes `value` now; what comes back can be used any number of times, whatever changes in between. */
+  let(value: Expression): Expression {
+    if (value.kind === 'const' || (value.kind === 'local' && this.constants.has(value.immediate as number))) return value;
+    const local = this.local(value.type);
+    this.constants.add(local.index);
+    this.set(local, value);
+    return this.get(local);
+  }
+
+  store(name: string, address: Expression, value: Operand, offset = 0): void {
+    const op = operation(name);
+    const expression = this.typed(value, op.operands[1]);
+    if (address.type !== 'i32' || expression.type !== op.operands[1]) this.fail(`${name} wants (i32, ${op.operands[1]}): ${address} , ${expression}`);
+    address.emit(this.code);
+    expression.emit(this.code);
+    emitCode(this.code, op.code);
+    emitMemoryArgument(this.code, offset);
+  }
+
+  /** Calls for the effect and the result, which is kept in a local; without results, for the effect. */
+  call(target: FunctionReference, ...operands: Operand[]): Expression {
+    this.arguments(target.name, target.signature, operands);
+    this.code.byte(0x10);
+    this.code.unsigned(target.index);
+    const [result] = target.signature.results;
+    if (!result) return i32(0);
+    const local = this.local(result);
+    this.constants.add(local.index);
+    this.code.byte(0x21);
+    this.code.unsigned(local.index);
+    return this.get(local);
+  }
+
+  callIndirect(type: number, signature: Signature, index: Expression, ...operands: Operand[]): void {
+    this.arguments('call_indirect', signature, operands);
+    index.emit(this.code);
+    this.code.byte(0x11);
+    this.code.unsigned(type);
+    this.code.byte(0);
+  }
+
+  /** A tail call through the table: this function's frame is gone before the target runs. */
+  returnCallIndirect(type: number, signature: Signature, index: Expression, ...operands: Operand[]): void {
+    this.arguments('return_call_indirect', signature, operands);
+    index.emit(this.code);
+    this.code.byte(0x13);
+    this.code.unsigned(type);
+    this.code.byte(0);
+  }
+
+  returnCall(target: FunctionReference, ...operands: Operand[]): void {
+    this.arguments(target.name, target.signature, operands);
+    this.code.byte(0x12);
+    this.code.unsigned(target.index);
+  }
+
+  if(condition: Expression, then: () => void, otherwise?: () => void): void {
+    if (condition.type !== 'i32') this.fail(`a condition is an i32, not ${condition.type}: ${condition}`);
+    condition.emit(this.code);
+    this.code.byte(0x04);
+    this.nested(() => {
+      then();
+      if (otherwise) {
+        this.code.byte(0x05);
+        otherwise();
+      }
+    });
+  }
+
+  /** A block: `leave` label goes to its end. */
+  block(body: (leave: Label) => void): void {
+    this.code.byte(0x02);
+    this.nested(body);
+  }
+
+  /** A loop: branching to `again` runs it once more; falling out of the body ends it. */
+  loop(body: (again: Label) => void): void {
+    this.code.byte(0x03);
+    this.nested(body);
+  }
+
+  branch(label: Label): void {
+    this.code.byte(0x0c);
+    this.code.unsigned(this.distance(label));
+  }
+
+  branchIf(label: Label, condition: Expression): void {
+    if (condition.type !== 'i32') this.fail(`a condition is an i32, not ${condition.type}: ${condition}`);
+    condition.emit(this.code);
+    this.code.byte(0x0d);
+    this.code.unsigned(this.distance(label));
+  }
+
+  return(value?: Operand): void {
+    const [result] = this.signature.results;
+    if (!result !== (value === undefined)) this.fail('return does not fit the signature');
+    if (value !== undefined) {
+      const expression = this.typed(value, result);
+      if (expression.type !== result) this.fail(`returns ${result}, not ${expression.type}: ${expression}`);
+      expression.emit(this.code);
+    }
+    this.code.byte(0x0f);
+  }
+
+  unreachable(): void {
+    this.code.byte(0x00);
+  }
+
+  memoryFill(address: Expression, value: Operand, bytes: Operand): void {
+    for (const operand of [address, value, bytes]) this.typed(operand, 'i32').emit(this.code);
+    this.code.raw([0xfc, 0x0b, 0]);
+  }
+
+  memoryCopy(to: Expression, from: Expression, bytes: Operand): void {
+    for (const operand of [to, from, bytes]) this.typed(operand, 'i32').emit(this.code);
+    this.code.raw([0xfc, 0x0a, 0, 0]);
+  }
+
+  /** The function's entry in the code section. */
+  body(): ByteBuffer {
+    if (this.labels.length) this.fail('a block was left open');
+    const out = new ByteBuffer(this.code.length + 32);
+    const runs: [ValueType, number][] = [];
+    for (const type of this.localTypes) {
+      const last = runs.at(-1);
+      if (last && last[0] === type) last[1]++;
+      else runs.push([type, 1]);
+    }
+    out.unsigned(runs.length);
+    for (const [type, count] of runs) {
+      out.unsigned(count);
+      out.byte(ValueType[type]);
+    }
+    out.append(this.code);
+    // A function with a result ends in `return` or a tail call; what the validator sees after it is unreachable.
+    if (this.signature.results.length) out.byte(0x00);
+    out.byte(0x0b);
+    return out;
+  }
+
+  private nested(body: (label: Label) => void): void {
+    this.code.byte(0x40);
+    const label = { depth: this.labels.length, open: true };
+    this.labels.push(label);
+    body(label);
+    this.labels.pop();
+    label.open = false;
+    this.code.byte(0x0b);
+  }
+
+  private distance(label: Label): number {
+    if (!label.open) this.fail('a branch to a block that has ended');
+    return this.labels.length - 1 - label.depth;
+  }
+
+  private arguments(name: string, signature: Signature, operands: readonly Operand[]): void {
+    const typed = operands.map((operand, i) => this.typed(operand, signature.parameters[i]));
+    const right = typed.length === signature.parameters.length && typed.every((operand, i) => operand.type === signature.parameters[i]);
+    if (!right) this.fail(`call of ${name}(${signature.parameters.join(', ')}) with (${typed.map((o) => `${o.type} ${o}`).join(', ')})`);
+    for (const operand of typed) operand.emit(this.code);
+  }
+
+  private typed(operand: Operand, type: ValueType): Expression {
+    if (operand instanceof Expression) return operand;
+    if (type === 'i64') return i64(operand);
+    if (type === 'i32') return i32(Number(operand));
+    return this.fail(`a plain number cannot be ${type}`);
+  }
+
+  private fail(message: string): never {
+    throw new Error(`wasm function ${this.name}: ${message}`);
+  }
+}
