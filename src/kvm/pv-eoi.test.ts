@@ -603,6 +603,7 @@ describe('random runs', () => {
       for (const line of subject.takeLog()) {
         const kind = line.split(' ')[0] as keyof typeof counts | 'not';
         if (kind !== 'not') counts[kind]++;
+        if (kind === 'armed') expect(subject.level).not.toContain(Number.parseInt(line.split(' ')[1], 16));
       }
     };
 
