@@ -17,7 +17,8 @@
  * size, z operand size but at most 32, y 32 or 64, p far pointer, none: no memory size (LEA, INVLPG).
  *
  * Modifiers: d64 operand size is 64 in 64-bit mode unless 66 makes it 16; f64 always 64 there; n64 invalid in
- * 64-bit mode; o64 only there; W0 W1 REX.W must be so; s16 s32 s64 only with this operand size; mem reg ModRM must be so.
+ * 64-bit mode; o64 only there; W0 W1 REX.W must be so; B0 REX.B must be 0, and it goes before an encoding that does not
+ * say (90 is NOP, not XCHG); s16 s32 s64 only with this operand size; mem reg ModRM must be so.
  */
 
 export interface OperandSpecification {
@@ -75,7 +76,11 @@ export function parseEncoding(text: string): Encoding {
   if (tokens[0] === '0F' && tokens.length > 1) {
     tokens.shift();
     map = 1;
-    if (tokens[0] === '38' || tokens[0] === '3A') map = tokens.shift() === '38' ? 2 : 3;
+    const escape = tokens[0] as string;
+    if (escape === '38' || escape === '3A') {
+      map = escape === '38' ? 2 : 3;
+      tokens.shift();
+    }
   }
   const first = /^([0-9A-F]{2})(\+?)(?:\/([0-7]))?$/.exec(tokens.shift() as string);
   if (!first) throw new Error(`encoding '${text}': no opcode`);

@@ -21,6 +21,10 @@ export interface Attributes {
   hot?: boolean;
   /** Uses the stack or IP implicitly, so that 64-bit and legacy modes have different handlers. */
   modal?: boolean;
+  /** Looks at the address size apart from its memory operand (`addressBits`: LOOP, JRCXZ, XLAT): has handlers for each. */
+  addressed?: boolean;
+  /** Its memory operand is addressed with RSP already moved up (POP): where the base is RSP, the decoder adds the operand's bytes to the displacement. */
+  addressAfterPop?: boolean;
   /** CPUID feature it needs; #UD without. */
   feature?: string;
   /** Memory operands of 16 bytes need not be aligned (MOVUPS, LDDQU…). */

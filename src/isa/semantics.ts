@@ -22,7 +22,7 @@ export interface Operand {
   readonly kind: 'register' | 'memory' | 'immediate';
   /** Size in bits: 8 to 64 for integers, 32, 64 or 128 for vector operands (of memory: what is accessed). */
   readonly bits: number;
-  /** The value as an i64. Immediates: sign-extended from their own size to the operand's. */
+  /** The value as an i64. Immediates: sign-extended from their own size to the operand's. Of a segment register: its selector. */
   signed(): Expression;
   unsigned(): Expression;
   /** Writes the low `bits`. A 32-bit general register is zero-extended to 64, smaller ones keep the rest. */
@@ -35,8 +35,11 @@ export interface Operand {
   writeLow(value: Expression, bits: 32 | 64): void;
   /** The effective address without segment base, an i64 cut to the address size (LEA). Memory only. */
   address(): Expression;
-  /** The guest-virtual address with segment base: what `Semantics.load` takes. Memory only. */
-  linear(): Expression;
+  /**
+   * The guest-virtual address with segment base: what `Semantics.load` takes. Memory only. `displacement` (bytes, i64) is added
+   * to the effective address before it is cut to the address size (bit strings, the second half of a pair).
+   */
+  linear(displacement?: Expression): Expression;
   /** Number of the register (segment, control, debug, x87 stack index, or any other), an i32. Registers only. */
   number(): Expression;
 }
@@ -60,8 +63,11 @@ export interface Semantics {
   readonly operandBits: 16 | 32 | 64;
   /** The code size: 64-bit mode or a legacy one (16 and 32-bit code share handlers; stack and IP widths are looked up). */
   readonly longMode: boolean;
-  /** True where LOCK was given (or is implied, XCHG with memory). */
   readonly mnemonic: string;
+  /** The address size in force: what LOOP, JRCXZ, XLAT and string instructions count and address with (`addressed` attribute). */
+  readonly addressBits: 16 | 32 | 64;
+  /** The repeat prefix of a string instruction (`repeat` attribute), else 'none'. */
+  readonly repeat: 'none' | 'rep' | 'repne';
 
   /** A fixed general register by number (0 RAX, 1 RCX, 2 RDX, 3 RBX, 4 RSP, 5 RBP, 6 RSI, 7 RDI, …) in a given size (8: low byte). */
   gpr(number: number, bits: Bits): Operand;
@@ -70,7 +76,7 @@ export interface Semantics {
   /** An XMM register by number. */
   xmm(number: number): Operand;
 
-  // Flags
+  // Flags. All of these may be called inside `f.if`: a shift by 0 leaves the flags alone.
   setFlags(words: FlagWords): void;
   /** Flags of a + b (+ carry in) = result, all sign-extended from the operation's size. */
   flagsOfAdd(a: Expression, b: Expression, result: Expression): void;
@@ -78,6 +84,8 @@ export interface Semantics {
   flagsOfSub(a: Expression, b: Expression, result: Expression): void;
   /** ZF, SF, PF of a sign-extended result; CF, OF, AF clear. */
   flagsOfLogic(result: Expression): void;
+  /** The word that holds CF (bit 63) and AF (bit 3), the rest noise: to keep one of the two in a new `carry`. An i64. */
+  carryWord(): Expression;
   /** Each flag as an i32 0 or 1. */
   carryFlag(): Expression;
   zeroFlag(): Expression;
@@ -107,23 +115,27 @@ export interface Semantics {
   store(address: Expression, bits: Bits, value: Expression): void;
   /** Base of a segment (offset of its state, e.g. state.FS) as it applies: 0 for CS, DS, ES, SS in 64-bit mode. */
   segmentBase(segment: number): Expression;
+  /** Base, as it applies, of the segment of an implicit DS operand (XLAT): DS, or what a prefix names instead. */
+  dataSegmentBase(): Expression;
 
   // Stack; sizes in bits. Addresses, wrapping and limits follow the mode.
   push(value: Expression, bits: 16 | 32 | 64): void;
   pop(bits: 16 | 32 | 64): Expression;
-  /** What `pop` would give, without moving RSP; RSP moves when `dropStack` is called. */
+  /** What `pop` would give (zero-extended), without moving RSP; RSP moves when `dropStack` is called. */
   peek(bits: 16 | 32 | 64, offsetBytes?: number): Expression;
-  /** RSP += bytes. */
+  /** Guest-virtual address of SS:pointer, cut to the stack's width (64 bits in 64-bit mode, else 16 or 32 by SS.B). For ENTER, LEAVE, PUSHA. */
+  stackAddress(pointer: Expression): Expression;
+  /** RSP += bytes (i64, may be negative) within the stack's width. */
   dropStack(bytes: Value): void;
 
   // Control flow. Each of these ends the handler; an instruction that uses one has `ends: 'block'`.
-  /** Jumps to a relative target (a J operand). */
+  /** Jumps to a relative target (a J operand); as `target` and `jumpIf` do, it cuts IP to 16 bits where the operand size is 16. */
   jump(target: Operand): void;
   /** Jumps if `condition` (i32), else goes on behind this instruction. */
   jumpIf(condition: Expression, target: Operand): void;
   /** Jumps to an address (i64 offset in CS), after the canonical or limit check. */
   jumpTo(address: Expression): void;
-  /** Checks a target without jumping: #GP where it is not canonical or beyond the limit. */
+  /** Checks a target without jumping: #GP where it is not canonical or beyond the limit. A later `jumpTo` of the same expression need not check again. */
   checkTarget(address: Expression): void;
   /** Offset in CS of the next instruction, an i64. */
   nextIp(): Expression;

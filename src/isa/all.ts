@@ -1,0 +1,13 @@
+/** Defines all instructions: importing this fills `instructions`. */
+
+import './arithmetic.ts';
+import './logic.ts';
+import './multiply-divide.ts';
+import './shift.ts';
+import './bit.ts';
+import './data-transfer.ts';
+import './stack.ts';
+import './control.ts';
+import './flags.ts';
+import './convert.ts';
+import './miscellaneous.ts';
