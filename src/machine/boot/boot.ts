@@ -1,0 +1,57 @@
+/**
+ * Prepares a machine's memory for booting a kernel, and tells in which state to enter it: by the 64-bit entry of a bzImage, or by
+ * PVH, straight into the vmlinux. Both find the same E820 map, ACPI tables, initrd and command line.
+ */
+import type { GuestMemory } from '../../memory/guest-memory.ts';
+import { type AcpiDescription, buildAcpiTables } from '../acpi/acpi-tables.ts';
+import { e820Map, HIGH_MEMORY_BASE } from '../memory-map.ts';
+import { BootError, sizeText } from './boot-error.ts';
+import { writeBiosDataArea } from './boot-layout.ts';
+import type { BootState } from './boot-state.ts';
+import { type BootInputs, isBzImage, loadBzImage, parseBzImage } from './bzimage.ts';
+import { isElf, parseElf } from './elf.ts';
+import { extractVmlinux } from './kernel-payload.ts';
+import { loadPvh } from './pvh.ts';
+
+/** `auto` enters a bzImage by its own 64-bit stub and an ELF vmlinux by PVH; `pvh` unpacks a bzImage on the host. */
+export type BootMethod = 'auto' | 'bzimage' | 'pvh';
+
+export interface BootOptions {
+  /** A bzImage or an ELF64 vmlinux with a PVH entry. */
+  kernel: Uint8Array;
+  initrd?: Uint8Array | undefined;
+  /** The kernel's command line. */
+  append: string;
+  method: BootMethod;
+  acpi: AcpiDescription;
+}
+
+/** Fills memory and returns the first vCPU's state. Throws a BootError for what can't be booted; memory is then undefined. */
+export function prepareBoot(memory: GuestMemory, options: BootOptions): BootState {
+  if (memory.lowBytes <= HIGH_MEMORY_BASE) {
+    throw new BootError(`a machine of ${sizeText(memory.lowBytes)} has no memory above 1 MiB to load a kernel to`);
+  }
+  const acpi = buildAcpiTables(options.acpi);
+  const state = loadKernel(memory, options, {
+    append: options.append,
+    initrd: options.initrd,
+    e820: e820Map(memory.ranges),
+    rsdpGuestPhysical: acpi.rsdpGuestPhysical,
+  });
+  memory.write(acpi.guestPhysical, acpi.bytes);
+  writeBiosDataArea(memory);
+  return state;
+}
+
+function loadKernel(memory: GuestMemory, { kernel, method }: BootOptions, inputs: BootInputs): BootState {
+  if (isElf(kernel)) {
+    if (method === 'bzimage') throw new BootError('the kernel is an ELF file, which boots by --boot pvh, not --boot bzimage');
+    return loadPvh(memory, parseElf(kernel), inputs);
+  }
+  if (!isBzImage(kernel)) {
+    throw new BootError('the kernel is neither a bzImage (no HdrS boot header) nor an ELF file');
+  }
+  const image = parseBzImage(kernel);
+  if (method !== 'pvh') return loadBzImage(memory, image, inputs);
+  return loadPvh(memory, parseElf(extractVmlinux(image)), inputs, image.kernelVersion);
+}
