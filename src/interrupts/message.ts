@@ -14,9 +14,12 @@ export interface InterruptMessage {
   vector: number;
   deliveryMode: DeliveryMode;
   destinationMode: 'physical' | 'logical';
-  /** APIC ID or logical mask, 32 bits. 0xFF is a broadcast unless `wide`; 0xFFFFFFFF always is. */
+  /**
+   * APIC ID or logical mask, 32 bits. 0xFF is a broadcast to APICs in xAPIC mode, and to those in x2APIC mode
+   * unless `wide`; 0xFFFFFFFF always is one.
+   */
   destination: number;
-  /** True where the destination has 32 bits (x2APIC ICR); false where it has 8 (xAPIC, I/O APIC, MSI). */
+  /** True where the destination has more than 8 bits (x2APIC ICR, KVM's extended destination IDs of I/O APIC and MSI). */
   wide: boolean;
   shorthand: 'none' | 'self' | 'all' | 'others';
   trigger: 'edge' | 'level';
@@ -24,3 +27,6 @@ export interface InterruptMessage {
   assert: boolean;
   source: InterruptSource;
 }
+
+/** What became of a message: a new request, one merged with a request still pending, or nothing. */
+export type AcceptResult = 'accepted' | 'coalesced' | 'ignored';
