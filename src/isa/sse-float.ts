@@ -1,0 +1,269 @@
+/**
+ * Floating-point arithmetic of SSE, SSE2 and SSE3: sums to square roots, comparisons, logic, shuffles. SDM 2A and 2B.
+ *
+ * NaN results are x86's on every host: WebAssembly leaves their bits open (V8 swaps operands of commutative
+ * instructions, ARM prefers signalling ones), so a result that is a NaN is made again by the rule (SDM 1 table 4-7);
+ * other results cost one comparison for it.
+ * Simplified: arithmetic rounds to nearest whatever MXCSR says, denormals are neither taken as zero nor flushed (DAZ,
+ * FTZ), MXCSR's exception flags stay as they are and exceptions count as masked. RCP and RSQRT give the correctly
+ * rounded result, within the 1.5 × 2^-12 that the manual allows; processors differ in theirs.
+ */
+
+import { apply, type Expression, i32, select } from '../wasm/expression.ts';
+import { instruction } from './instruction.ts';
+import type { Operand, Semantics } from './semantics.ts';
+import { byteOf, controlByFields, DOUBLEWORDS, everySecond, gather, interleave, lanesByBits, lanesOf, merge, pick, swizzle } from './vector.ts';
+
+/** Single or double precision. */
+export interface Format {
+  bits: 32 | 64;
+  shape: 'f32x4' | 'f64x2';
+  integers: 'i32x4' | 'i64x2';
+  type: 'f32' | 'f64';
+  sign: Expression;
+  /** The bit that makes a NaN quiet. */
+  quiet: Expression;
+  /** The NaN of invalid operations. */
+  indefinite: Expression;
+}
+
+export const SINGLE: Format = {
+  bits: 32, shape: 'f32x4', integers: 'i32x4', type: 'f32',
+  sign: lanesOf(32, [0x8000_0000]), quiet: lanesOf(32, [0x0040_0000]), indefinite: lanesOf(32, [0xffc0_0000]),
+}; // biome-ignore format: a table
+export const DOUBLE: Format = {
+  bits: 64, shape: 'f64x2', integers: 'i64x2', type: 'f64',
+  sign: lanesOf(64, [1n << 63n]), quiet: lanesOf(64, [1n << 51n]), indefinite: lanesOf(64, [0xfff8n << 48n]),
+}; // biome-ignore format: a table
+
+/** The four encodings of an arithmetic instruction: suffix, mandatory prefix, operand size, precision. */
+const PACKED = [['PS', 'NP', 'ps', SINGLE], ['PD', '66', 'pd', DOUBLE]] as const;
+const SCALAR = [['SS', 'F3', 'ss', SINGLE], ['SD', 'F2', 'sd', DOUBLE]] as const;
+
+/** The low element of a vector operand as an f32 or f64. */
+export const scalar = (operand: Operand, { bits }: Format): Expression =>
+  bits === 32 ? apply('f32.reinterpret_i32', operand.unsigned().wrap()) : apply('f64.reinterpret_i64', operand.unsigned());
+
+const splatFloat = ({ shape }: Format, value: Expression): Expression => apply(`${shape}.splat`, value);
+const isNan = ({ shape }: Format, v: Expression): Expression => apply(`${shape}.ne`, v, v);
+
+/** What x86 makes of NaNs: the first operand that is one, quiet; the indefinite value where neither is. */
+function nanRule(format: Format, a: Expression, b: Expression, result: Expression): Expression {
+  const made = merge(isNan(format, result), format.indefinite, result);
+  return merge(isNan(format, a), a.or(format.quiet), merge(isNan(format, b), b.or(format.quiet), made));
+}
+
+/** `result` of an operation on `a` and `b`, vectors all, with x86's NaNs. */
+export function withNans(x: Semantics, format: Format, a: Expression, b: Expression, result: Expression): Expression {
+  const { f } = x;
+  const fixed = f.local('v128');
+  f.set(fixed, result);
+  f.if(apply('v128.any_true', isNan(format, f.get(fixed))), () => f.set(fixed, nanRule(format, a, b, f.get(fixed))));
+  return f.let(f.get(fixed));
+}
+
+/** The same for scalars. */
+export function withNan(x: Semantics, format: Format, a: Expression, b: Expression, result: Expression): Expression {
+  const { f } = x;
+  const fixed = f.local(format.type);
+  f.set(fixed, result);
+  f.if(f.get(fixed).ne(f.get(fixed)), () => {
+    const [va, vb, vr] = [a, b, f.get(fixed)].map((value) => f.let(splatFloat(format, value)));
+    f.set(fixed, nanRule(format, va, vb, vr).lane(`${format.shape}.extract_lane`, 0));
+  });
+  return f.get(fixed);
+}
+
+/** `a operation b` on vectors. */
+export const arithmetic = (x: Semantics, format: Format, operation: string, a: Expression, b: Expression): Expression =>
+  withNans(x, format, a, b, apply(`${format.shape}.${operation}`, a, b));
+
+/** Rounding modes in the order of MXCSR.RC and of ROUND's immediate. */
+const ROUNDINGS = ['nearest', 'floor', 'ceil', 'trunc'] as const;
+
+/** MXCSR.RC: 0 nearest, 1 down, 2 up, 3 towards zero. */
+export const roundingControl = (x: Semantics, mxcsr: Expression): Expression => x.f.let(mxcsr.shrU(13).and(3));
+
+/** A vector rounded to integers; NaNs become quiet. */
+export const roundVector = (x: Semantics, format: Format, v: Expression, mode: Expression): Expression =>
+  pick(x, mode, ...ROUNDINGS.map((name) => apply(`${format.shape}.${name}`, v)));
+/** A scalar likewise. */
+export const roundScalar = (x: Semantics, v: Expression, mode: Expression): Expression => pick(x, mode, ...ROUNDINGS.map((name) => v.op(name)));
+
+// --- ADD, SUB, MUL, DIV, SQRT -------------------------------------------------------------------------
+
+for (const [name, opcode] of [['ADD', '58'], ['MUL', '59'], ['SUB', '5C'], ['DIV', '5E']]) {
+  const operation = name.toLowerCase();
+  for (const [suffix, prefix, size, format] of PACKED) {
+    instruction(`${name}${suffix}`, `${prefix} 0F ${opcode} V${size} W${size}`, { access: 'mr', hot: true }, (x, destination, source) => {
+      x.requireSse();
+      const b = source.vector();
+      destination.writeVector(arithmetic(x, format, operation, destination.vector(), b));
+    });
+  }
+  for (const [suffix, prefix, size, format] of SCALAR) {
+    instruction(`${name}${suffix}`, `${prefix} 0F ${opcode} V${size} W${size}`, { access: 'mr', hot: true }, (x, destination, source) => {
+      x.requireSse();
+      const b = x.f.let(scalar(source, format));
+      const a = x.f.let(scalar(destination, format));
+      destination.writeLow(withNan(x, format, a, b, a.op(operation, b)), format.bits);
+    });
+  }
+}
+
+for (const [suffix, prefix, size, format] of PACKED) {
+  instruction(`SQRT${suffix}`, `${prefix} 0F 51 V${size} W${size}`, { access: 'wr' }, (x, destination, source) => {
+    x.requireSse();
+    const v = source.vector();
+    destination.writeVector(withNans(x, format, v, v, apply(`${format.shape}.sqrt`, v)));
+  });
+}
+for (const [suffix, prefix, size, format] of SCALAR) {
+  instruction(`SQRT${suffix}`, `${prefix} 0F 51 V${size} W${size}`, { access: 'wr', hot: true }, (x, destination, source) => {
+    x.requireSse();
+    const v = x.f.let(scalar(source, format));
+    destination.writeLow(withNan(x, format, v, v, v.op('sqrt')), format.bits);
+  });
+}
+
+// --- MIN and MAX: the second operand where either is a NaN or both are zero -------------------------------
+
+for (const [name, opcode, operation] of [['MIN', '5D', 'pmin'], ['MAX', '5F', 'pmax']]) {
+  for (const [suffix, prefix, size, format] of PACKED) {
+    instruction(`${name}${suffix}`, `${prefix} 0F ${opcode} V${size} W${size}`, { access: 'mr' }, (x, destination, source) => {
+      x.requireSse();
+      const b = source.vector();
+      // pmin(b, a) is a < b ? a : b.
+      destination.writeVector(apply(`${format.shape}.${operation}`, b, destination.vector()));
+    });
+  }
+  for (const [suffix, prefix, size, format] of SCALAR) {
+    instruction(`${name}${suffix}`, `${prefix} 0F ${opcode} V${size} W${size}`, { access: 'mr', hot: true }, (x, destination, source) => {
+      x.requireSse();
+      const b = x.f.let(scalar(source, format));
+      const a = x.f.let(scalar(destination, format));
+      destination.writeLow(select(a.op(name === 'MIN' ? 'lt' : 'gt', b), a, b), format.bits);
+    });
+  }
+}
+
+// --- Reciprocals --------------------------------------------------------------------------------------
+
+/** Denormal operands count as zero, denormal results become zero; signs stay. */
+const flushed = (x: Semantics, v: Expression): Expression => {
+  const value = x.f.let(v);
+  const normal = apply('f32x4.ge', apply('f32x4.abs', value), lanesOf(32, [0x0080_0000]));
+  return x.f.let(value.and(normal.or(apply('f32x4.ne', value, value)).or(SINGLE.sign)));
+};
+const ONES = lanesOf(32, [0x3f80_0000]);
+for (const [name, opcode, approximate] of [
+  ['RCP', '53', (x: Semantics, v: Expression) => apply('f32x4.div', ONES, flushed(x, v))],
+  ['RSQRT', '52', (x: Semantics, v: Expression) => apply('f32x4.div', ONES, apply('f32x4.sqrt', flushed(x, v)))],
+] as const) {
+  const result = (x: Semantics, v: Expression): Expression => flushed(x, withNans(x, SINGLE, v, v, approximate(x, v)));
+  instruction(`${name}PS`, `NP 0F ${opcode} Vps Wps`, { access: 'wr' }, (x, destination, source) => {
+    x.requireSse();
+    destination.writeVector(result(x, source.vector()));
+  });
+  instruction(`${name}SS`, `F3 0F ${opcode} Vss Wss`, { access: 'wr' }, (x, destination, source) => {
+    x.requireSse();
+    destination.writeLow(result(x, x.f.let(splatFloat(SINGLE, scalar(source, SINGLE)))), 32);
+  });
+}
+
+// --- SSE3: alternating and horizontal sums ------------------------------------------------------------
+
+for (const [suffix, prefix, format, odd] of [['PS', 'F2', SINGLE, [0, 5, 2, 7]], ['PD', '66', DOUBLE, [0, 3]]] as const) {
+  instruction(`ADDSUB${suffix}`, `${prefix} 0F D0 Vdq Wdq`, { access: 'mr' }, (x, destination, source) => {
+    x.requireSse();
+    const b = source.vector();
+    const a = destination.vector();
+    const both = gather(apply(`${format.shape}.sub`, a, b), apply(`${format.shape}.add`, a, b), format.bits, odd);
+    destination.writeVector(withNans(x, format, a, b, both));
+  });
+  for (const [name, opcode, operation] of [['HADD', '7C', 'add'], ['HSUB', '7D', 'sub']]) {
+    instruction(`${name}${suffix}`, `${prefix} 0F ${opcode} Vdq Wdq`, { access: 'mr' }, (x, destination, source) => {
+      x.requireSse();
+      const b = source.vector();
+      const a = destination.vector();
+      const [first, second] = ([0, 1] as const).map((i) => x.f.let(everySecond(a, b, format.bits, i)));
+      destination.writeVector(arithmetic(x, format, operation, first, second));
+    });
+  }
+}
+
+// --- Comparisons --------------------------------------------------------------------------------------
+
+// Predicates 0 to 7: EQ, LT, LE, UNORD and their opposites NEQ, NLT, NLE, ORD.
+for (const [suffix, prefix, size, format] of PACKED) {
+  instruction(`CMP${suffix}`, `${prefix} 0F C2 V${size} W${size} Ib`, { access: 'mrr' }, (x, destination, source, immediate) => {
+    x.requireSse();
+    const b = source.vector();
+    const a = destination.vector();
+    const predicate = byteOf(x, immediate);
+    const compare = (name: string): Expression => apply(`${format.shape}.${name}`, a, b);
+    const holds = pick(x, predicate.and(3), compare('eq'), compare('lt'), compare('le'), isNan(format, a).or(isNan(format, b)));
+    destination.writeVector(holds.xor(apply('i32x4.splat', i32(0).sub(predicate.shrU(2).and(1)))));
+  });
+}
+for (const [suffix, prefix, size, format] of SCALAR) {
+  instruction(`CMP${suffix}`, `${prefix} 0F C2 V${size} W${size} Ib`, { access: 'mrr' }, (x, destination, source, immediate) => {
+    x.requireSse();
+    const b = x.f.let(scalar(source, format));
+    const a = x.f.let(scalar(destination, format));
+    const predicate = byteOf(x, immediate);
+    const holds = pick(x, predicate.and(3), a.op('eq', b), a.op('lt', b), a.op('le', b), a.op('ne', a).or(b.op('ne', b)));
+    const mask = i32(0).sub(holds.xor(predicate.shrU(2).and(1)));
+    destination.writeLow(mask.extendS(), format.bits);
+  });
+  // UCOMI differs from COMI only in when it signals an invalid operation.
+  for (const [name, opcode] of [['UCOMI', '2E'], ['COMI', '2F']]) {
+    instruction(`${name}${suffix}`, `${format.bits === 32 ? 'NP' : '66'} 0F ${opcode} V${size} W${size}`, { access: 'rr', hot: true }, (x, first, second) => {
+      x.requireSse();
+      const b = x.f.let(scalar(second, format));
+      const a = x.f.let(scalar(first, format));
+      const atLeast = x.f.let(a.op('ge', b));
+      const atMost = x.f.let(a.op('le', b));
+      // Equal: both. Unordered: neither; ZF, PF and CF are set.
+      x.setFlags({
+        zero: atLeast.xor(atMost).extendU(),
+        sign: atLeast.or(atMost).extendU(),
+        carry: atLeast.eqz().extendU().shl(63),
+        overflow: 0,
+      });
+    });
+  }
+}
+
+// --- Logic and shuffles -------------------------------------------------------------------------------
+
+for (const [name, opcode, operation] of [
+  ['AND', '54', (a: Expression, b: Expression) => a.and(b)],
+  ['ANDN', '55', (a: Expression, b: Expression) => apply('v128.andnot', b, a)],
+  ['OR', '56', (a: Expression, b: Expression) => a.or(b)],
+  ['XOR', '57', (a: Expression, b: Expression) => a.xor(b)],
+  ['UNPCKL', '14', null],
+  ['UNPCKH', '15', null],
+] as const) {
+  for (const [suffix, prefix, size, format] of PACKED) {
+    instruction(`${name}${suffix}`, `${prefix} 0F ${opcode} V${size} W${size}`, { access: 'mr', hot: true }, (x, destination, source) => {
+      x.requireSse();
+      const b = source.vector();
+      const a = destination.vector();
+      destination.writeVector(operation ? operation(a, b) : interleave(a, b, format.bits, name === 'UNPCKL' ? 0 : 1));
+    });
+  }
+}
+
+instruction('SHUFPS', 'NP 0F C6 Vps Wps Ib', { access: 'mrr' }, (x, destination, source, immediate) => {
+  x.requireSse();
+  const b = source.vector();
+  const control = x.f.let(controlByFields(byteOf(x, immediate), DOUBLEWORDS));
+  destination.writeVector(gather(swizzle(destination.vector(), control), swizzle(b, control), 64, [0, 3]));
+});
+instruction('SHUFPD', '66 0F C6 Vpd Wpd Ib', { access: 'mrr' }, (x, destination, source, immediate) => {
+  x.requireSse();
+  const b = source.vector();
+  const a = destination.vector();
+  destination.writeVector(merge(lanesByBits(byteOf(x, immediate), 64, [0, 1]), interleave(a, b, 64, 1), interleave(a, b, 64, 0)));
+});
