@@ -32,7 +32,7 @@ export const FLAG_OVERFLOW = 176;
 /** RFLAGS without the six status flags (CF, PF, AF, ZF, SF, OF read as 0 here), bit 1 always set. */
 export const RFLAGS = 184;
 
-/** Instructions the slice may still run, counted down a block at a time; an i64. Negative leaves to the run loop. */
+/** Instructions the slice may still run, counted down a block at a time; an i32. At 0 or below the next block is not entered. */
 export const BUDGET = 192;
 /** The decoded operation that is running, stored before anything that may fault or look at RIP; an i32. */
 export const CURRENT_OP = 200;
@@ -52,6 +52,14 @@ export const EVENT_PENDING = 236;
 /** Interrupt shadow: 1 while the instruction after STI or MOV SS runs. i32 */
 export const INTERRUPT_SHADOW = 240;
 export const ACTIVITY = 244; // i32, 0 running, 1 halted, 2 waiting for SIPI, 3 shut down
+
+/** Linear address of the translation contexts of the address space in use; TLB_BASE is one of them. i32 */
+export const TLB_SLOT = 248;
+/** What kinds of pages the TLBs hold, as bits: what a page's invalidation has to reckon with. i32 */
+export const TLB_TRAITS = 252;
+export const TRAIT_LARGE_USER = 1;
+export const TRAIT_LARGE_KERNEL = 2;
+export const TRAIT_GLOBAL_USER = 4;
 
 /** XMM0 to XMM15, 16 bytes each, 16-byte aligned. */
 export const XMM = 256;
@@ -117,5 +125,7 @@ export const DR = 1128; // DR0 to DR7, i64 each
 export const BOUNCE = 1216;
 /** Values crossing into TypeScript without BigInt: four i64 slots. */
 export const ARGUMENT = 1248;
+/** Guest-physical address of the last page walk, an i64: where an MMIO access goes. */
+export const PHYSICAL = 1280;
 
 export const VCPU_STATE_SIZE = 2048;

@@ -118,6 +118,11 @@ export interface Semantics {
   /** Base, as it applies, of the segment of an implicit DS operand (XLAT): DS, or what a prefix names instead. */
   dataSegmentBase(): Expression;
 
+  /** Linear address of the RAM at a guest-virtual address, -1 for MMIO: for a run of bytes within its page. Checked for the access; may fault. */
+  bulk(address: Expression, access: 'read' | 'write'): Expression;
+  /** RAM found by `bulk` for writing has been written: code decoded from there is dropped. */
+  wroteBulk(linear: Expression, bytes: Expression): void;
+
   // Stack; sizes in bits. Addresses, wrapping and limits follow the mode.
   push(value: Expression, bits: 16 | 32 | 64): void;
   pop(bits: 16 | 32 | 64): Expression;
@@ -137,6 +142,8 @@ export interface Semantics {
   jumpTo(address: Expression): void;
   /** Checks a target without jumping: #GP where it is not canonical or beyond the limit. A later `jumpTo` of the same expression need not check again. */
   checkTarget(address: Expression): void;
+  /** Jumps without a check: a bad target faults when it is fetched, behind the jump. */
+  goTo(address: Expression): void;
   /** Offset in CS of the next instruction, an i64. */
   nextIp(): Expression;
   ip(): Expression;
@@ -163,6 +170,8 @@ export interface Semantics {
   /** i64 slots shared with helpers (state.ARGUMENT): arguments before, results after. */
   argument(index: number): Expression;
   setArgument(index: number, value: Expression): void;
+  /** CPL or RFLAGS.AC changed: chooses the translation context that goes with them. */
+  updateTranslation(): void;
   /** Leaves to the run loop after this instruction; RIP is the next one. For instructions with `ends: 'block'`. */
   leave(): void;
   /** Leaves to the run loop; RIP was set by a helper. */

@@ -1,0 +1,365 @@
+/**
+ * Decoded code. Blocks of operations are keyed by the linear address of their first byte in RAM and by mode, so
+ * vCPUs and address spaces share them; a write to the bytes a block was made from makes it stale at once.
+ */
+
+import * as state from '../cpu/state.ts';
+import { type CodeBits, type Decoded, Decoder, NO_BASE, RIP_BASE } from '../isa/decoder.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
+import type { Interpreter } from './interpreter.ts';
+import { type RmKind, sizeBits } from './interpreter-semantics.ts';
+import * as L from './layout.ts';
+
+const PAGE = 4096;
+const MAX_INSTRUCTIONS = 64;
+/** Operations a block may need at most: address operations and the closing ones included. */
+const MAX_OPERATIONS = 2 * MAX_INSTRUCTIONS + 3;
+const CR_OR_DR = new Set(['C', 'D', 'i']);
+
+interface Block {
+  op: number;
+  operations: number;
+  /** Linear range it was decoded from; for an instruction across pages, the part in the next page too. */
+  start: number;
+  bytes: number;
+  secondStart: number;
+  secondBytes: number;
+  mode: number;
+}
+
+/** Finds the RAM behind the page after the one that is being decoded (may raise a fault); -1 where that is no RAM. */
+export type NextPage = () => number;
+
+export class BlockCache {
+  private readonly memory: GuestMemory;
+  private readonly layout: L.Layout;
+  private readonly words: Int32Array;
+  private readonly decoder = new Decoder();
+  private interpreter!: Interpreter;
+  /** Blocks by linear address of their first byte, for 16, 32 and 64-bit code. */
+  private readonly blocks: Map<number, number>[] = [new Map(), new Map(), new Map()];
+  private readonly pages = new Map<number, Block[]>();
+  private readonly crossing = new Uint8Array(32);
+  private next: number;
+  /** Called when a page gets its first code: writable TLB entries for it have to go. */
+  onCodePage: (linear: number) => void = () => {};
+  /** Called when everything was dropped to make room. */
+  onFlush: () => void = () => {};
+  decodedInstructions = 0;
+  invalidatedBlocks = 0;
+  flushes = 0;
+
+  constructor(memory: GuestMemory, layout: L.Layout) {
+    this.memory = memory;
+    this.layout = layout;
+    this.words = new Int32Array(memory.memory.buffer);
+    this.next = layout.operations;
+  }
+
+  attach(interpreter: Interpreter): void {
+    this.interpreter = interpreter;
+  }
+
+  /** The block that starts at `linear` in RAM, decoded now if it is not there. */
+  block(linear: number, codeBits: CodeBits, nextPage: NextPage): number {
+    const found = this.blocks[codeBits >> 5].get(linear);
+    return found ?? this.decode(linear, codeBits, MAX_INSTRUCTIONS, nextPage);
+  }
+
+  /** A block of the one instruction at `linear`, not kept. */
+  single(linear: number, codeBits: CodeBits, nextPage: NextPage): number {
+    return this.decode(linear, codeBits, 1, nextPage);
+  }
+
+  private decode(linear: number, codeBits: CodeBits, limit: number, nextPage: NextPage): number {
+    if (this.next + MAX_OPERATIONS * L.OP_SIZE > this.layout.operations + this.layout.operationBytes) this.flush();
+    const { bytes } = this.memory;
+    const d = this.decoder.result;
+    const pageStart = linear - ((linear - this.memory.ramBase) % PAGE);
+    let position = linear;
+    const first = this.next;
+    let op = first;
+    let count = 0;
+    let secondStart = 0;
+    let secondBytes = 0;
+    let closed = false;
+    let linkOther = false;
+    // Where each instruction's operations begin: OP_REMAINING is filled in when the block's length is known.
+    const begins: number[] = [];
+    while (count < limit && position < pageStart + PAGE) {
+      const available = pageStart + PAGE - position;
+      let status = this.decoder.decode(bytes, position, available, codeBits);
+      const begin = op;
+      if (status === 'truncated') {
+        if (count > 0) break;
+        // The instruction goes on in the next page.
+        secondStart = nextPage();
+        this.crossing.set(bytes.subarray(position, position + available));
+        if (secondStart >= 0) this.crossing.set(bytes.subarray(secondStart, secondStart + 16), available);
+        else this.crossing.fill(0xff, available);
+        status = this.decoder.decode(this.crossing, 0, available + 16, codeBits);
+        this.clear(op);
+        this.set(op, L.OP_HANDLER, this.interpreter.microOp['check-page']);
+        this.set(op, L.OP_IMMEDIATE, secondStart);
+        this.setIps(op, position - pageStart, position - pageStart);
+        op += L.OP_SIZE;
+      }
+      const ip = position - pageStart;
+      begins.push(begin);
+      count++;
+      if (status !== 'ok' || !this.valid(d)) {
+        this.clear(op);
+        this.set(op, L.OP_HANDLER, this.interpreter.microOp[status === 'too-long' ? 'too-long' : 'undefined']);
+        this.setIps(op, ip, ip);
+        op += L.OP_SIZE;
+        position += 1;
+        closed = true;
+        break;
+      }
+      op = this.operations(op, d, ip, codeBits);
+      if (secondStart !== 0) secondBytes = d.length - available;
+      position += d.length;
+      this.decodedInstructions++;
+      if (d.form.instruction.ends === 'block') {
+        closed = true;
+        break;
+      }
+      if (secondStart !== 0) {
+        linkOther = true;
+        break;
+      }
+    }
+    if (!closed) {
+      // Fell through: go on in the next block.
+      const ip = position - pageStart;
+      this.clear(op);
+      this.set(op, L.OP_HANDLER, this.interpreter.microOp.chain);
+      this.setIps(op, ip, ip);
+      this.set(op, L.OP_LINK_NEXT, linkOther || ip >= PAGE ? L.LINK_OTHER_PAGE : L.LINK_UNKNOWN);
+      this.set16(op, L.OP_REMAINING, -1);
+      op += L.OP_SIZE;
+    }
+    for (let i = 0; i < begins.length; i++) {
+      const end = i + 1 < begins.length ? begins[i + 1] : closed ? op : op - L.OP_SIZE;
+      for (let o = begins[i]; o < end; o += L.OP_SIZE) this.set16(o, L.OP_REMAINING, count - 1 - i);
+    }
+    if (limit === 1) return first;
+    this.next = op;
+    const block: Block = {
+      op: first,
+      operations: (op - first) / L.OP_SIZE,
+      start: linear,
+      bytes: Math.min(position, pageStart + PAGE) - linear,
+      secondStart,
+      secondBytes,
+      mode: codeBits >> 5,
+    };
+    this.blocks[block.mode].set(linear, first);
+    this.remember(block, block.start, block.bytes);
+    if (secondBytes > 0 && secondStart >= 0) this.remember(block, secondStart, secondBytes);
+    return first;
+  }
+
+  private valid(d: Decoded): boolean {
+    // Segment registers 6 and 7 do not exist.
+    return !d.form.encoding.operands.some((o) => o.code === 'S' && (d.reg & 7) > 5);
+  }
+
+  /** Writes the operations of one instruction at `op`; returns where the next go. */
+  private operations(at: number, d: Decoded, ip: number, codeBits: CodeBits): number {
+    let op = at;
+    const { instruction, encoding, rmPosition } = d.form;
+    const nextIp = ip + d.length;
+    const memory = encoding.hasModrm && d.mod !== 3;
+    const absolute = encoding.operands.some((o) => o.code === 'O');
+    const long = codeBits === 64;
+    const noSegment = memory && encoding.operands[rmPosition]?.code === 'M' && encoding.operands[rmPosition].size === '' && instruction.mnemonic === 'LEA';
+    const segmentSlot = !long ? state.SEGMENT + d.segment * state.SEGMENT_SIZE : d.segment >= 4 ? state.SEGMENT + d.segment * state.SEGMENT_SIZE : state.ZERO;
+    let rm: RmKind = 'register';
+    let addressed = false;
+    if (memory || absolute) {
+      const plain = long && d.addressBits === 64 && !absolute;
+      const needsMore = d.index !== NO_BASE || (segmentSlot !== state.ZERO && !noSegment);
+      rm = memory ? (plain && needsMore && instruction.hot ? 'general' : 'simple') : 'register';
+      addressed = !plain || (needsMore && rm === 'simple');
+    }
+    const base = d.base === NO_BASE ? state.ZERO : d.base === RIP_BASE ? state.CODE_BASE : state.GPR + 8 * d.base;
+    const index = d.index === NO_BASE ? state.ZERO : state.GPR + 8 * d.index;
+    let displacement = d.displacement + (d.base === RIP_BASE ? nextIp : 0);
+    if (instruction.addressAfterPop && d.base === 4) displacement += d.operandBits / 8;
+    if (addressed) {
+      const mask = d.addressBits === 16 ? 0xffff : -1;
+      const name = noSegment
+        ? d.addressBits === 64 ? 'offset' : 'offset-cut'
+        : !long ? 'address-segmented' : absolute && d.addressBits === 64 ? 'address-absolute' : d.addressBits === 64 ? 'address' : 'address-cut';
+      this.clear(op);
+      this.set(op, L.OP_HANDLER, this.interpreter.microOp[name]);
+      this.setIps(op, ip, nextIp);
+      this.set(op, L.OP_BASE, absolute ? state.ZERO : base);
+      this.set(op, L.OP_INDEX, absolute ? state.ZERO : index);
+      this.set(op, L.OP_SCALE, d.scale);
+      this.set(op, L.OP_SEGMENT, segmentSlot);
+      this.set(op, L.OP_DISPLACEMENT, absolute ? d.immediate : displacement);
+      this.set(op, L.OP_IMMEDIATE, name === 'address-absolute' ? d.immediate : mask);
+      this.set(op, L.OP_IMMEDIATE + 4, name === 'address-absolute' ? d.immediateHigh : 0);
+      // What the access reaches beyond its first byte, for the limit check; bit strings and the like count as one operand.
+      const position = memory ? rmPosition : encoding.operands.findIndex((o) => o.code === 'O');
+      const size = encoding.operands[position]?.size ?? '';
+      this.set(op, L.OP_REGISTER, size === '' ? 0 : sizeBits(size, d.operandBits) / 8 - 1);
+      op += L.OP_SIZE;
+    }
+    this.clear(op);
+    this.set(op, L.OP_HANDLER, this.interpreter.handlerOf(d, codeBits, rm));
+    this.setIps(op, ip, nextIp);
+    this.set(op, L.OP_SEGMENT, segmentSlot);
+    if (addressed) {
+      this.set(op, L.OP_BASE, state.EFFECTIVE_ADDRESS);
+      this.set(op, L.OP_INDEX, state.ZERO);
+      this.set(op, L.OP_SEGMENT, state.ZERO);
+    } else {
+      this.set(op, L.OP_BASE, base);
+      this.set(op, L.OP_INDEX, index);
+      this.set(op, L.OP_SCALE, d.scale);
+      this.set(op, L.OP_DISPLACEMENT, displacement);
+    }
+    if (encoding.map === 0 && (encoding.opcode & 0xf8) === 0xd8) {
+      this.set16(op, L.OP_EXTRA, ((encoding.opcode & 7) << 8) | (d.mod << 6) | ((d.reg & 7) << 3) | (encoding.modrmCount === 8 ? d.opcodeRegister : d.rm & 7));
+    }
+    let immediates = 0;
+    encoding.operands.forEach(({ code, size }, i) => {
+      const field = L.OP_REGISTER + 4 * i;
+      const bits = sizeBits(size, d.operandBits);
+      if (i === rmPosition) {
+        if (!memory) this.set(op, field, CR_OR_DR.has(code) ? d.rm : registerSlot(code, d.rm, bits, d.rex));
+        return;
+      }
+      switch (code) {
+        case 'I': case 'sI':
+          if (immediates++) this.set(op, field, d.immediate2);
+          else {
+            this.set(op, L.OP_IMMEDIATE, d.immediate);
+            this.set(op, L.OP_IMMEDIATE + 4, size === 'p' ? 0 : d.immediateHigh);
+            if (size === 'p') this.set(op, L.OP_REGISTER + 12, d.immediate2);
+          }
+          return;
+        case 'J': {
+          const target = nextIp + d.immediate;
+          this.set(op, L.OP_IMMEDIATE, target);
+          this.set(op, L.OP_IMMEDIATE + 4, target >> 31);
+          this.set(op, L.OP_LINK, target >= 0 && target < PAGE && (long || d.operandBits === 32) ? L.LINK_UNKNOWN : L.LINK_OTHER_PAGE);
+          return;
+        }
+        case 'G': case 'V': case 'P':
+          return this.set(op, field, registerSlot(code, d.reg, bits, d.rex));
+        case 'Z':
+          return this.set(op, field, registerSlot(code, d.opcodeRegister, bits, d.rex));
+        case 'S':
+          return this.set(op, field, d.reg & 7);
+        case 'C': case 'D':
+          return this.set(op, field, d.reg);
+        case 'i':
+          return this.set(op, field, d.opcodeRegister & 7);
+        case 'AX': case 'eAX':
+          return this.set(op, field, state.RAX);
+        case 'DX': case 'eDX':
+          return this.set(op, field, state.RDX);
+        case 'AH':
+          return this.set(op, field, state.RAX + 1);
+        case 'XMM0':
+          return this.set(op, field, state.XMM);
+      }
+    });
+    if (instruction.ends === 'block') this.set(op, L.OP_LINK_NEXT, nextIp < PAGE ? L.LINK_UNKNOWN : L.LINK_OTHER_PAGE);
+    return op + L.OP_SIZE;
+  }
+
+  private remember(block: Block, start: number, bytes: number): void {
+    const page = Math.floor((start - this.memory.ramBase) / PAGE);
+    const list = this.pages.get(page);
+    if (list) list.push(block);
+    else {
+      this.pages.set(page, [block]);
+      this.onCodePage(start);
+    }
+    this.markLines(start, bytes);
+  }
+
+  private markLines(start: number, bytes: number): void {
+    const offset = start - this.memory.ramBase;
+    const word = (this.layout.codeLines + Math.floor(offset / PAGE) * 8) >> 2;
+    for (let line = (offset % PAGE) >> 6; line <= ((offset % PAGE) + bytes - 1) >> 6; line++) this.words[word + (line >> 5)] |= 1 << (line & 31);
+  }
+
+  /** Makes the blocks stale that were decoded from any of `bytes` bytes at `linear`. The range lies in one page. */
+  invalidate(linear: number, bytes: number): void {
+    const page = Math.floor((linear - this.memory.ramBase) / PAGE);
+    const list = this.pages.get(page);
+    if (!list) return;
+    const overlaps = (start: number, length: number): boolean => start < linear + bytes && linear < start + length;
+    const stale = list.filter((b) => overlaps(b.start, b.bytes) || (b.secondBytes > 0 && overlaps(b.secondStart, b.secondBytes)));
+    if (!stale.length) return;
+    const dead = new Set<number>();
+    for (const block of stale) {
+      this.invalidatedBlocks++;
+      dead.add(block.op);
+      for (let i = 0; i < block.operations; i++) this.set(block.op + i * L.OP_SIZE, L.OP_HANDLER, this.interpreter.microOp.stale);
+      if (this.blocks[block.mode].get(block.start) === block.op) this.blocks[block.mode].delete(block.start);
+      for (const start of block.secondBytes > 0 ? [block.start, block.secondStart] : [block.start]) this.forget(block, start);
+    }
+    // Links to what is gone have to be looked up again.
+    for (const block of this.pages.get(page) ?? []) {
+      const last = block.op + (block.operations - 1) * L.OP_SIZE;
+      for (const link of [L.OP_LINK, L.OP_LINK_NEXT]) if (dead.has(this.words[(last + link) >> 2])) this.set(last, link, L.LINK_UNKNOWN);
+    }
+  }
+
+  private forget(block: Block, start: number): void {
+    const page = Math.floor((start - this.memory.ramBase) / PAGE);
+    const rest = (this.pages.get(page) ?? []).filter((b) => b !== block);
+    const word = (this.layout.codeLines + page * 8) >> 2;
+    this.words[word] = 0;
+    this.words[word + 1] = 0;
+    if (!rest.length) this.pages.delete(page);
+    else this.pages.set(page, rest);
+    const pageStart = this.memory.ramBase + page * PAGE;
+    for (const b of rest) {
+      if (b.start >= pageStart && b.start < pageStart + PAGE) this.markLines(b.start, b.bytes);
+      if (b.secondBytes > 0 && b.secondStart >= pageStart && b.secondStart < pageStart + PAGE) this.markLines(b.secondStart, b.secondBytes);
+    }
+  }
+
+  /** Drops everything. */
+  flush(): void {
+    for (const map of this.blocks) map.clear();
+    this.pages.clear();
+    this.words.fill(0, this.layout.codeLines >> 2, this.layout.operations >> 2);
+    this.next = this.layout.operations;
+    this.flushes++;
+    this.onFlush();
+  }
+
+  private clear(op: number): void {
+    this.words.fill(0, op >> 2, (op + L.OP_SIZE) >> 2);
+  }
+
+  private set(op: number, offset: number, value: number): void {
+    this.words[(op + offset) >> 2] = value;
+  }
+
+  private set16(op: number, offset: number, value: number): void {
+    this.memory.view.setInt16(op + offset, value, true);
+  }
+
+  private setIps(op: number, ip: number, nextIp: number): void {
+    this.words[(op + L.OP_IP) >> 2] = ip | (nextIp << 16);
+  }
+}
+
+/** Byte offset in the vCPU's state of register `number` as an operand with this code. */
+function registerSlot(code: string, number: number, bits: number, rex: number): number {
+  if ('VWU'.includes(code)) return state.XMM + 16 * number;
+  if ('PQN'.includes(code)) return state.FPR + 16 * (number & 7);
+  // Without REX, 4 to 7 are AH, CH, DH and BH.
+  if (bits === 8 && rex === 0 && number >= 4 && number < 8) return state.GPR + 8 * (number - 4) + 1;
+  return state.GPR + 8 * number;
+}

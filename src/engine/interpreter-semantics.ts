@@ -1,0 +1,729 @@
+/**
+ * The interpreter's half of the builder: `Semantics` over a decoded operation whose fields say which registers,
+ * displacement and immediate an instruction has. Each handler is `(vcpu, op) -> ()` and ends by tail-calling the
+ * handler of the next operation.
+ */
+
+import * as state from '../cpu/state.ts';
+import type { CodeBits } from '../isa/decoder.ts';
+import type { OperandSpecification } from '../isa/encoding.ts';
+import type { Instruction } from '../isa/instruction.ts';
+import type { Bits, FlagWords, Operand, Semantics } from '../isa/semantics.ts';
+import { apply, type Expression, i32, i64, type Operand as Value, select, v128 } from '../wasm/expression.ts';
+import type { FunctionBuilder, FunctionReference, Local, Signature } from '../wasm/function-builder.ts';
+import * as L from './layout.ts';
+
+export const HANDLER: Signature = { parameters: ['i32', 'i32'], results: [] };
+
+/** The functions that handlers call; made by memory-access.ts and from the helpers' list. */
+export interface HandlerTargets {
+  handlerType: number;
+  readSlow: FunctionReference;
+  writeSlow: FunctionReference;
+  lookup: FunctionReference;
+  bulk: FunctionReference;
+  codeCheck: FunctionReference;
+  resolveLink: FunctionReference;
+  raise: FunctionReference;
+  stackLinear: FunctionReference;
+  helpers: ReadonlyMap<string, FunctionReference>;
+}
+
+/** How the ModRM operand is addressed: a register, [base + displacement], or anything ([segment: base + index × scale + displacement]). */
+export type RmKind = 'register' | 'simple' | 'general';
+
+export interface Variant {
+  operandBits: 16 | 32 | 64;
+  addressBits: 16 | 32 | 64;
+  codeBits: CodeBits;
+  rm: RmKind;
+  repeat: 'none' | 'rep' | 'repne';
+}
+
+/** Access of an operand: read, written, or read and written. */
+type Access = 'r' | 'w' | 'm';
+
+const EXCEPTION_UD = 6;
+const EXCEPTION_NM = 7;
+const EXCEPTION_GP = 13;
+const EXCEPTION_MF = 16;
+const RSP_NUMBER = 4;
+
+/** Size in bits that a size letter stands for. */
+export function sizeBits(size: string, operandBits: 16 | 32 | 64): number {
+  switch (size) {
+    case 'b': return 8;
+    case 'w': return 16;
+    case 'd': case 'ss': case 'si': return 32;
+    case 'q': case 'sd': case 'pi': return 64;
+    case 't': return 80;
+    case 'v': return operandBits;
+    case 'z': return Math.min(operandBits, 32);
+    case 'y': return operandBits === 64 ? 64 : 32;
+    case 'dq': case 'x': case 'ps': case 'pd': return 128;
+    default: return operandBits;
+  }
+}
+
+const LOAD: Record<number, Record<'signed' | 'unsigned', string>> = {
+  8: { signed: 'i64.load8_s', unsigned: 'i64.load8_u' },
+  16: { signed: 'i64.load16_s', unsigned: 'i64.load16_u' },
+  32: { signed: 'i64.load32_s', unsigned: 'i64.load32_u' },
+  64: { signed: 'i64.load', unsigned: 'i64.load' },
+};
+const STORE: Record<number, string> = { 8: 'i64.store8', 16: 'i64.store16', 32: 'i64.store32', 64: 'i64.store' };
+
+/** Low `bits` of any value as an i64. */
+function toInteger(value: Expression, bits: number): Expression {
+  if (value.type === 'v128') return bits === 32 ? value.lane('i32x4.extract_lane', 0).extendU() : value.lane('i64x2.extract_lane', 0);
+  if (value.type === 'f64') return apply('i64.reinterpret_f64', value);
+  if (value.type === 'f32') return apply('i32.reinterpret_f32', value).extendU();
+  return value.type === 'i32' ? value.extendU() : value;
+}
+
+const toVector = (low: Expression): Expression => v128(0n, 0n).lane('i64x2.replace_lane', 0, low);
+
+class RegisterOperand implements Operand {
+  readonly kind = 'register';
+  readonly bits: number;
+  private readonly f: FunctionBuilder;
+  private readonly base: Expression;
+  private readonly offset: number;
+  private readonly field: Expression;
+
+  constructor(f: FunctionBuilder, bits: number, base: Expression, offset: number, field: Expression) {
+    this.f = f;
+    this.bits = bits;
+    this.base = base;
+    this.offset = offset;
+    this.field = field;
+  }
+
+  signed(): Expression {
+    return this.f.let(this.base.load(LOAD[Math.min(this.bits, 64)].signed, this.offset));
+  }
+
+  unsigned(): Expression {
+    return this.f.let(this.base.load(LOAD[Math.min(this.bits, 64)].unsigned, this.offset));
+  }
+
+  write(value: Expression): void {
+    if (this.bits === 32) this.f.store('i64.store', this.base, value.zeroExtend(32), this.offset);
+    else this.f.store(STORE[Math.min(this.bits, 64)], this.base, value, this.offset);
+  }
+
+  vector(): Expression {
+    return this.f.let(this.base.load('v128.load', this.offset));
+  }
+
+  writeVector(value: Expression): void {
+    this.f.store('v128.store', this.base, value, this.offset);
+  }
+
+  writeLow(value: Expression, bits: 32 | 64): void {
+    this.f.store(STORE[bits], this.base, toInteger(value, bits), this.offset);
+  }
+
+  address(): Expression {
+    throw new Error('a register has no address');
+  }
+
+  linear(): Expression {
+    throw new Error('a register has no address');
+  }
+
+  number(): Expression {
+    return this.f.let(this.field);
+  }
+}
+
+class ImmediateOperand implements Operand {
+  readonly kind = 'immediate';
+  readonly bits: number;
+  private readonly value: Expression;
+  private readonly f: FunctionBuilder;
+
+  constructor(f: FunctionBuilder, bits: number, value: Expression) {
+    this.f = f;
+    this.bits = bits;
+    this.value = value;
+  }
+
+  signed(): Expression {
+    return this.f.let(this.value);
+  }
+
+  unsigned(): Expression {
+    return this.f.let(this.value.zeroExtend(this.bits));
+  }
+
+  number(): Expression {
+    return this.f.let(this.value.wrap());
+  }
+
+  write(): void { throw new Error('an immediate cannot be written'); }
+  vector(): Expression { throw new Error('an immediate is no vector'); }
+  writeVector(): void { this.write(); }
+  writeLow(): void { this.write(); }
+  address(): Expression { throw new Error('an immediate has no address'); }
+  linear(): Expression { return this.address(); }
+}
+
+class MemoryOperand implements Operand {
+  readonly kind = 'memory';
+  readonly bits: number;
+  private readonly x: InterpreterSemantics;
+  private readonly access: Access;
+  private readonly kindOfAddress: RmKind;
+  private effective: Expression | null = null;
+  private cached: Expression | null = null;
+  /** Host address found by the reading half of a modification, 0 where that took the slow path. */
+  private host: Local | null = null;
+
+  constructor(x: InterpreterSemantics, bits: number, access: Access, kind: RmKind) {
+    this.x = x;
+    this.bits = bits;
+    this.access = access;
+    this.kindOfAddress = kind;
+  }
+
+  address(): Expression {
+    const { x } = this;
+    if (this.effective) return this.effective;
+    const register = (field: number): Expression => x.vcpu.add(x.op.load('i32.load', field)).load('i64.load');
+    let sum = register(L.OP_BASE).add(x.op.load('i64.load32_s', L.OP_DISPLACEMENT));
+    if (this.kindOfAddress === 'general') sum = sum.add(register(L.OP_INDEX).shl(x.op.load('i64.load32_u', L.OP_SCALE)));
+    this.effective = x.f.let(sum);
+    return this.effective;
+  }
+
+  linear(displacement?: Expression): Expression {
+    const { x } = this;
+    // Where the address size cuts, an address operation did so before; the sum here is not cut again.
+    if (displacement) return x.f.let(this.linear().add(displacement));
+    if (this.cached) return this.cached;
+    const offset = this.address();
+    this.cached = this.kindOfAddress === 'general' ? x.f.let(offset.add(x.vcpu.add(x.op.load('i32.load', L.OP_SEGMENT)).load('i64.load'))) : offset;
+    return this.cached;
+  }
+
+  signed(): Expression {
+    return this.read('signed');
+  }
+
+  unsigned(): Expression {
+    return this.read('unsigned');
+  }
+
+  write(value: Expression): void {
+    const { x } = this;
+    if (!this.host) return x.store(this.linear(), this.bits as Bits, value);
+    const pinned = x.f.let(value);
+    x.f.if(
+      x.f.get(this.host),
+      () => x.f.store(STORE[this.bits], x.f.get(this.host as Local), pinned),
+      () => x.storeSlow(this.linear(), this.bits, pinned),
+    );
+  }
+
+  vector(): Expression {
+    if (this.bits !== 128) return toVector(this.unsigned());
+    this.x.alignment(this.linear());
+    return this.x.loadVector(this.linear());
+  }
+
+  writeVector(value: Expression): void {
+    if (this.bits !== 128) return this.write(toInteger(value, this.bits));
+    this.x.alignment(this.linear());
+    this.x.storeVector(this.linear(), value);
+  }
+
+  writeLow(value: Expression, bits: 32 | 64): void {
+    this.x.store(this.linear(), bits, toInteger(value, bits));
+  }
+
+  number(): Expression {
+    throw new Error('memory has no register number');
+  }
+
+  private read(extend: 'signed' | 'unsigned'): Expression {
+    if (this.access !== 'm') return this.x.load(this.linear(), this.bits as Bits, extend);
+    this.host ??= this.x.f.local('i32');
+    return this.x.loadForModify(this.linear(), this.bits as Bits, extend, this.host);
+  }
+}
+
+export class InterpreterSemantics implements Semantics {
+  readonly f: FunctionBuilder;
+  readonly vcpu: Expression;
+  readonly op: Expression;
+  readonly mnemonic: string;
+  readonly operandBits: 16 | 32 | 64;
+  readonly longMode: boolean;
+  readonly repeat: 'none' | 'rep' | 'repne';
+  /** Whether the semantics asked for the address size: if not, one handler does for all. */
+  usesAddressBits = false;
+  private readonly variant: Variant;
+  private readonly unaligned: boolean;
+  private readonly targets: HandlerTargets;
+
+  constructor(f: FunctionBuilder, targets: HandlerTargets, instruction: Pick<Instruction, 'mnemonic' | 'unaligned'>, variant: Variant) {
+    this.f = f;
+    this.targets = targets;
+    this.mnemonic = instruction.mnemonic;
+    this.unaligned = instruction.unaligned ?? false;
+    this.variant = variant;
+    this.operandBits = variant.operandBits;
+    this.longMode = variant.codeBits === 64;
+    this.repeat = variant.repeat;
+    this.vcpu = f.parameter(0);
+    this.op = f.parameter(1);
+  }
+
+  get addressBits(): 16 | 32 | 64 {
+    this.usesAddressBits = true;
+    return this.variant.addressBits;
+  }
+
+  /** The operand at `position` of an encoding. `immediateIndex` counts the immediates before it. */
+  operand(specification: OperandSpecification, position: number, access: Access, isRm: boolean, immediateIndex: number): Operand {
+    const { f } = this;
+    const bits = sizeBits(specification.size, this.operandBits);
+    const field = this.op.load('i32.load', L.OP_REGISTER + 4 * position);
+    const indirect = (size: number): Operand => new RegisterOperand(f, size, f.let(this.vcpu.add(field)), 0, field);
+    if (isRm && this.variant.rm !== 'register') return new MemoryOperand(this, bits, access, this.variant.rm);
+    switch (specification.code) {
+      case 'I': case 'sI': case 'J': {
+        if (immediateIndex > 0) return new ImmediateOperand(f, bits, field.extendS());
+        return new ImmediateOperand(f, specification.code === 'sI' ? this.operandBits : bits, this.op.load('i64.load', L.OP_IMMEDIATE));
+      }
+      case '1':
+        return new ImmediateOperand(f, 8, i64(1));
+      case 'O':
+        return new MemoryOperand(this, bits, access, 'simple');
+      case 'X': case 'Y':
+        return new MemoryOperand(this, bits, access, 'simple');
+      case 'S':
+        return new RegisterOperand(f, 16, f.let(this.vcpu.add(field.mul(state.SEGMENT_SIZE))), state.SEGMENT + state.SEGMENT_SELECTOR, field);
+      case 'C': case 'D': case 'i':
+        return new RegisterOperand(f, 64, this.vcpu, 0, field);
+      case 'CL': return this.gpr(1, 8);
+      case 'AL': return this.gpr(0, 8);
+      default:
+        return indirect(bits);
+    }
+  }
+
+  gpr(number: number, bits: Bits): Operand {
+    return new RegisterOperand(this.f, bits, this.vcpu, state.GPR + 8 * number, i32(number));
+  }
+
+  highByte(number: number): Operand {
+    return new RegisterOperand(this.f, 8, this.vcpu, state.GPR + 8 * number + 1, i32(number));
+  }
+
+  xmm(number: number): Operand {
+    return new RegisterOperand(this.f, 128, this.vcpu, state.XMM + 16 * number, i32(number));
+  }
+
+  // --- Flags --------------------------------------------------------------------------------------
+
+  setFlags(words: FlagWords): void {
+    if (words.zero !== undefined) this.setState64(state.FLAG_ZERO, words.zero);
+    if (words.sign !== undefined) this.setState64(state.FLAG_SIGN, words.sign);
+    if (words.carry !== undefined) this.setState64(state.FLAG_CARRY, words.carry);
+    if (words.overflow !== undefined) this.setState64(state.FLAG_OVERFLOW, words.overflow);
+  }
+
+  flagsOfAdd(a: Expression, b: Expression, result: Expression): void {
+    const r = this.f.let(result);
+    this.setFlags({ zero: r, sign: r, carry: a.and(b).or(a.or(b).and(r.not())), overflow: a.xor(r).and(b.xor(r)) });
+  }
+
+  flagsOfSub(a: Expression, b: Expression, result: Expression): void {
+    const r = this.f.let(result);
+    const difference = this.f.let(a.xor(b));
+    this.setFlags({ zero: r, sign: r, carry: a.not().and(b).or(difference.not().and(r)), overflow: difference.and(a.xor(r)) });
+  }
+
+  flagsOfLogic(result: Expression): void {
+    const r = this.f.let(result);
+    this.setFlags({ zero: r, sign: r, carry: 0, overflow: 0 });
+  }
+
+  carryWord(): Expression { return this.state64(state.FLAG_CARRY); }
+  carryFlag(): Expression { return this.f.let(this.signBit(state.FLAG_CARRY)); }
+  zeroFlag(): Expression { return this.f.let(this.state64(state.FLAG_ZERO).eqz()); }
+  signFlag(): Expression { return this.f.let(this.signBit(state.FLAG_SIGN)); }
+  overflowFlag(): Expression { return this.f.let(this.signBit(state.FLAG_OVERFLOW)); }
+  parityFlag(): Expression { return this.f.let(this.vcpu.load('i32.load8_u', state.FLAG_SIGN).popcnt().and(1).xor(1)); }
+  adjustFlag(): Expression { return this.f.let(this.vcpu.load('i32.load', state.FLAG_CARRY).shrU(3).and(1)); }
+
+  condition(cc: number): Expression {
+    const word = (offset: number): Expression => this.vcpu.load('i64.load', offset);
+    const less = (): Expression => word(state.FLAG_SIGN).xor(word(state.FLAG_OVERFLOW)).ltS(0);
+    let value: Expression;
+    switch (cc >> 1) {
+      case 0: value = word(state.FLAG_OVERFLOW).ltS(0); break;
+      case 1: value = word(state.FLAG_CARRY).ltS(0); break;
+      case 2: value = word(state.FLAG_ZERO).eqz(); break;
+      case 3: value = word(state.FLAG_CARRY).ltS(0).or(word(state.FLAG_ZERO).eqz()); break;
+      case 4: value = word(state.FLAG_SIGN).ltS(0); break;
+      case 5: value = this.parityFlag(); break;
+      case 6: value = less(); break;
+      default: value = less().or(word(state.FLAG_ZERO).eqz());
+    }
+    return this.f.let(cc & 1 ? value.eqz() : value);
+  }
+
+  statusFlags(): Expression {
+    const at = (flag: Expression, bit: number): Expression => flag.shl(bit);
+    return this.f.let(
+      this.carryFlag().or(at(this.parityFlag(), 2)).or(at(this.adjustFlag(), 4)).or(at(this.zeroFlag(), 6)).or(at(this.signFlag(), 7)).or(at(this.overflowFlag(), 11)).extendU(),
+    );
+  }
+
+  setStatusFlags(value: Expression): void {
+    const v = this.f.let(value);
+    this.setFlags({
+      carry: v.shl(63).or(v.shrU(1).and(8)),
+      zero: v.shrU(6).and(1).xor(1),
+      sign: v.and(0x80).shl(56).or(v.shrU(2).and(1).xor(1)),
+      overflow: v.shl(52),
+    });
+  }
+
+  rflags(): Expression {
+    return this.f.let(this.state64(state.RFLAGS).or(this.statusFlags()));
+  }
+
+  direction(): Expression {
+    return this.f.let(i64(1).sub(this.state64(state.RFLAGS).shrU(9).and(2)));
+  }
+
+  // --- State --------------------------------------------------------------------------------------
+
+  state32(offset: number): Expression { return this.f.let(this.vcpu.load('i32.load', offset)); }
+  state64(offset: number): Expression { return this.f.let(this.vcpu.load('i64.load', offset)); }
+  setState32(offset: number, value: Value): void { this.f.store('i32.store', this.vcpu, value, offset); }
+  setState64(offset: number, value: Value): void { this.f.store('i64.store', this.vcpu, value, offset); }
+  argument(index: number): Expression { return this.state64(state.ARGUMENT + 8 * index); }
+  setArgument(index: number, value: Expression): void { this.setState64(state.ARGUMENT + 8 * index, value); }
+
+  private signBit(offset: number): Expression {
+    return this.vcpu.load('i64.load', offset).shrU(63).wrap();
+  }
+
+  // --- Memory -------------------------------------------------------------------------------------
+
+  /** The TLB entry for an address, and whether it translates `bytes` bytes for the access `tag` stands for. */
+  private probe(address: Expression, bytes: number, tag: number): { entry: Expression; hit: Expression } {
+    const { f } = this;
+    const shift = 12 - Math.log2(L.TLB_ENTRY_SIZE);
+    const mask = (L.TLB_ENTRIES - 1) * L.TLB_ENTRY_SIZE;
+    const entry = f.let(address.shrU(shift).wrap().and(mask).add(this.vcpu.load('i32.load', state.TLB_BASE)));
+    // The tag compares unequal too where the access reaches into the next page.
+    const last = bytes > 1 ? address.add(bytes - 1) : address;
+    return { entry, hit: entry.load('i64.load', tag).eq(last.and(-4096)) };
+  }
+
+  private hostOf(address: Expression, entry: Expression): Expression {
+    return address.wrap().add(entry.load('i32.load', L.TLB_ADDEND));
+  }
+
+  load(address: Expression, bits: Bits, extend: 'signed' | 'unsigned', intent: 'read' | 'modify' = 'read'): Expression {
+    return this.loadAt(address, bits, LOAD[bits][extend], 'i64', intent === 'modify', null);
+  }
+
+  loadForModify(address: Expression, bits: Bits, extend: 'signed' | 'unsigned', host: Local): Expression {
+    return this.loadAt(address, bits, LOAD[bits][extend], 'i64', true, host);
+  }
+
+  loadVector(address: Expression): Expression {
+    return this.loadAt(address, 128, 'v128.load', 'v128', false, null);
+  }
+
+  private loadAt(address: Expression, bits: number, name: string, type: 'i64' | 'v128', modify: boolean, host: Local | null): Expression {
+    const { f } = this;
+    const a = f.let(address);
+    const { entry, hit } = this.probe(a, bits / 8, modify ? L.TLB_WRITE : L.TLB_READ);
+    const result = f.local(type);
+    f.if(
+      hit,
+      () => {
+        const linear = this.hostOf(a, entry);
+        if (host) f.set(host, linear);
+        f.set(result, (host ? f.get(host) : linear).load(name));
+      },
+      () => {
+        if (host) f.set(host, i32(0));
+        f.call(this.targets.readSlow, this.vcpu, this.op, a, i32(bits / 8), i32(modify ? 1 : 0));
+        f.set(result, this.vcpu.load(name, state.BOUNCE));
+      },
+    );
+    return f.let(f.get(result));
+  }
+
+  store(address: Expression, bits: Bits, value: Expression): void {
+    const { f } = this;
+    const a = f.let(address);
+    const v = f.let(value);
+    const { entry, hit } = this.probe(a, bits / 8, L.TLB_WRITE);
+    f.if(
+      hit,
+      () => f.store(STORE[bits], this.hostOf(a, entry), v),
+      () => this.storeSlow(a, bits, v),
+    );
+  }
+
+  storeVector(address: Expression, value: Expression): void {
+    const { f } = this;
+    const a = f.let(address);
+    const v = f.let(value);
+    const { entry, hit } = this.probe(a, 16, L.TLB_WRITE);
+    f.if(
+      hit,
+      () => f.store('v128.store', this.hostOf(a, entry), v),
+      () => {
+        f.store('v128.store', this.vcpu, v, state.BOUNCE);
+        f.call(this.targets.writeSlow, this.vcpu, this.op, a, i32(16));
+      },
+    );
+  }
+
+  storeSlow(address: Expression, bits: number, value: Expression): void {
+    this.f.store('i64.store', this.vcpu, value, state.BOUNCE);
+    this.f.call(this.targets.writeSlow, this.vcpu, this.op, address, i32(bits / 8));
+  }
+
+  bulk(address: Expression, access: 'read' | 'write'): Expression {
+    const { f } = this;
+    const a = f.let(address);
+    const { entry, hit } = this.probe(a, 1, access === 'write' ? L.TLB_WRITE : L.TLB_READ);
+    const linear = f.local('i32');
+    f.if(
+      hit,
+      () => f.set(linear, this.hostOf(a, entry)),
+      () => f.set(linear, f.call(this.targets.bulk, this.vcpu, this.op, a, i32(access === 'write' ? 1 : 0))),
+    );
+    return f.let(f.get(linear));
+  }
+
+  wroteBulk(linear: Expression, bytes: Expression): void {
+    this.f.call(this.targets.codeCheck, linear, bytes);
+  }
+
+  alignment(address: Expression): void {
+    if (!this.unaligned) this.requireAligned(address, 16);
+  }
+
+  segmentBase(segment: number): Expression {
+    if (this.longMode && segment !== state.FS && segment !== state.GS) return i64(0);
+    return this.state64(segment + state.SEGMENT_BASE);
+  }
+
+  dataSegmentBase(): Expression {
+    return this.f.let(this.vcpu.add(this.op.load('i32.load', L.OP_SEGMENT)).load('i64.load'));
+  }
+
+  // --- Stack --------------------------------------------------------------------------------------
+
+  /** Linear address of the stack at SP + offset. */
+  private stackAt(offset: number): Expression {
+    if (this.longMode) return this.f.let(this.state64(state.RSP).add(offset));
+    return this.f.call(this.targets.stackLinear, this.vcpu, i32(offset));
+  }
+
+  stackAddress(pointer: Expression): Expression {
+    if (this.longMode) return pointer;
+    return this.f.call(this.targets.stackLinear, this.vcpu, pointer.wrap().sub(this.vcpu.load('i32.load', state.RSP)));
+  }
+
+  push(value: Expression, bits: 16 | 32 | 64): void {
+    const v = this.f.let(value);
+    const address = this.stackAt(-bits / 8);
+    this.store(address, bits, v);
+    this.dropStack(-bits / 8);
+  }
+
+  pop(bits: 16 | 32 | 64): Expression {
+    const value = this.peek(bits);
+    this.dropStack(bits / 8);
+    return value;
+  }
+
+  peek(bits: 16 | 32 | 64, offsetBytes = 0): Expression {
+    return this.load(this.stackAt(offsetBytes), bits, 'unsigned');
+  }
+
+  dropStack(bytes: Value): void {
+    const amount = typeof bytes === 'object' ? bytes : i64(bytes);
+    const sp = this.f.let(this.state64(state.RSP).add(amount));
+    if (this.longMode) return this.setState64(state.RSP, sp);
+    this.f.if(
+      this.vcpu.load('i32.load', state.SS + state.SEGMENT_ATTRIBUTES).and(1 << 22),
+      () => this.setState64(state.RSP, sp.zeroExtend(32)),
+      () => this.gpr(RSP_NUMBER, 16).write(sp),
+    );
+  }
+
+  // --- Control flow -------------------------------------------------------------------------------
+
+  ip(): Expression {
+    return this.f.let(this.vcpu.load('i64.load', state.CODE_BASE).add(this.op.load('i64.load16_u', L.OP_IP)));
+  }
+
+  nextIp(): Expression {
+    return this.f.let(this.wrapIp(this.vcpu.load('i64.load', state.CODE_BASE).add(this.op.load('i64.load16_u', L.OP_NEXT_IP))));
+  }
+
+  target(_operand: Operand): Expression {
+    return this.f.let(this.wrapIp(this.vcpu.load('i64.load', state.CODE_BASE).add(this.op.load('i64.load', L.OP_IMMEDIATE))));
+  }
+
+  /** Cuts an instruction pointer to what the mode holds. */
+  private wrapIp(ip: Expression): Expression {
+    return this.longMode ? ip : ip.zeroExtend(this.operandBits === 16 ? 16 : 32);
+  }
+
+  jump(target: Operand): void {
+    this.follow(L.OP_LINK, () => this.target(target));
+  }
+
+  jumpIf(condition: Expression, target: Operand): void {
+    this.f.if(condition, () => this.jump(target));
+    this.goOn();
+  }
+
+  jumpTo(address: Expression): void {
+    const a = this.f.let(this.wrapIp(address));
+    this.checkTarget(a);
+    this.goTo(a);
+  }
+
+  checkTarget(address: Expression): void {
+    if (this.longMode) this.f.if(address.shl(16).shrS(16).ne(address), () => this.raiseWithCode(EXCEPTION_GP, 0));
+    else this.f.if(address.gtU(this.vcpu.load('i64.load32_u', state.CS + state.SEGMENT_LIMIT)), () => this.raiseWithCode(EXCEPTION_GP, 0));
+  }
+
+  /** Goes on behind this instruction, in another block. */
+  goOn(): void {
+    this.follow(L.OP_LINK_NEXT, () => this.nextIp());
+  }
+
+  /** Follows a link of this operation; where it leads to another page, looks its target up. */
+  private follow(link: number, target: () => Expression): void {
+    const { f } = this;
+    const block = f.local('i32');
+    f.set(block, this.op.load('i32.load', link));
+    f.if(f.get(block).leU(1), () => {
+      f.if(
+        f.get(block),
+        () => f.set(block, f.call(this.targets.lookup, this.vcpu, target())),
+        () => f.set(block, f.call(this.targets.resolveLink, this.vcpu, this.op, i32(link))),
+      );
+      f.if(f.get(block).eqz(), () => f.return());
+    });
+    this.enter(f.get(block));
+  }
+
+  goTo(address: Expression): void {
+    const { f } = this;
+    const block = f.call(this.targets.lookup, this.vcpu, address);
+    f.if(block.eqz(), () => f.return());
+    this.enter(block);
+  }
+
+  /** Enters a block if the budget lasts, otherwise leaves to the run loop in front of it. */
+  enter(block: Expression): void {
+    const { f } = this;
+    const budget = f.let(this.vcpu.load('i32.load', state.BUDGET));
+    f.if(budget.leS(0), () => {
+      this.setState64(state.RIP, this.vcpu.load('i64.load', state.CODE_BASE).add(block.load('i64.load16_u', L.OP_IP)));
+      f.return();
+    });
+    this.setState32(state.BUDGET, budget.sub(block.load('i32.load16_u', L.OP_REMAINING)).sub(1));
+    f.returnCallIndirect(this.targets.handlerType, HANDLER, block.load('i32.load', L.OP_HANDLER), this.vcpu, block);
+  }
+
+  /** Runs the operation behind this one. */
+  next(): void {
+    this.f.returnCallIndirect(this.targets.handlerType, HANDLER, this.op.load('i32.load', L.OP_SIZE + L.OP_HANDLER), this.vcpu, this.op.add(L.OP_SIZE));
+  }
+
+  updateTranslation(): void {
+    const { f } = this;
+    const smap = this.vcpu.load('i32.load', state.CR4).shrU(21);
+    const ac = this.vcpu.load('i32.load', state.RFLAGS).shrU(18).and(smap).and(1);
+    const kind = select(this.vcpu.load('i32.load', state.CPL).eq(3), i32(0), ac.add(1));
+    f.store('i32.store', this.vcpu, this.vcpu.load('i32.load', state.TLB_SLOT).add(kind.mul(L.CONTEXT_SIZE)), state.TLB_BASE);
+  }
+
+  leave(): void {
+    this.setState64(state.RIP, this.nextIp());
+    this.leaveAtRip();
+  }
+
+  leaveAtRip(): void {
+    // What the block paid for and did not run is given back.
+    this.setState32(state.BUDGET, this.state32(state.BUDGET).add(this.op.load('i32.load16_s', L.OP_REMAINING)));
+    this.f.return();
+  }
+
+  continueAtRip(): void {
+    this.goTo(this.state64(state.RIP));
+  }
+
+  // --- Faults and helpers -------------------------------------------------------------------------
+
+  private synchronise(): void {
+    this.setState32(state.CURRENT_OP, this.op);
+  }
+
+  raise(vector: number): void {
+    this.synchronise();
+    this.f.call(this.targets.raise, this.vcpu, i32(vector), i32(-1));
+  }
+
+  raiseWithCode(vector: number, code: number): void {
+    this.synchronise();
+    this.f.call(this.targets.raise, this.vcpu, i32(vector), i32(code));
+  }
+
+  requirePrivilege(): void {
+    this.f.if(this.vcpu.load('i32.load', state.CPL), () => this.raiseWithCode(EXCEPTION_GP, 0));
+  }
+
+  requireSse(): void {
+    const cr0 = this.vcpu.load('i32.load', state.CR0);
+    const cr4 = this.vcpu.load('i32.load', state.CR4);
+    // One test for the usual case: EM and TS clear, OSFXSR set.
+    this.f.if(cr0.and(0xc).or(cr4.and(0x200).xor(0x200)), () => {
+      this.f.if(cr0.and(4).or(cr4.and(0x200).eqz()), () => this.raise(EXCEPTION_UD));
+      this.raise(EXCEPTION_NM);
+    });
+  }
+
+  enterMmx(): void {
+    const cr0 = this.vcpu.load('i32.load', state.CR0);
+    this.f.if(cr0.and(0xc), () => {
+      this.f.if(cr0.and(4), () => this.raise(EXCEPTION_UD));
+      this.raise(EXCEPTION_NM);
+    });
+    const fsw = this.state32(state.FSW);
+    this.f.if(fsw.and(0x80), () => this.raise(EXCEPTION_MF));
+    this.setState32(state.FSW, fsw.and(~0x3800));
+    this.setState32(state.FTW, i32(0xff));
+  }
+
+  requireAligned(address: Expression, bytes: number): void {
+    this.f.if(address.and(bytes - 1).nonZero(), () => this.raiseWithCode(EXCEPTION_GP, 0));
+  }
+
+  helper(name: string, ...args: Value[]): Expression {
+    const target = this.targets.helpers.get(name);
+    if (!target) throw new Error(`${this.mnemonic}: no helper ${name}`);
+    this.synchronise();
+    return this.f.call(target, this.vcpu, ...args);
+  }
+}

@@ -1,0 +1,269 @@
+/**
+ * Generates the interpreter: one WebAssembly module with a handler for every form and variant of every defined
+ * instruction, the memory access functions, and a table of the handlers that decoded operations name by index.
+ */
+
+import * as state from '../cpu/state.ts';
+import { type CodeBits, buildDecodeTables, type Decoded, type Form, forms } from '../isa/decoder.ts';
+import type { Operand } from '../isa/semantics.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
+import { i32 } from '../wasm/expression.ts';
+import type { FunctionBuilder, FunctionReference } from '../wasm/function-builder.ts';
+import { ModuleBuilder } from '../wasm/module-builder.ts';
+import { HANDLER, type HandlerTargets, InterpreterSemantics, type RmKind, sizeBits, type Variant } from './interpreter-semantics.ts';
+import * as L from './layout.ts';
+import { buildMemoryAccess } from './memory-access.ts';
+
+/** Helpers by name: TypeScript functions that handlers call as (vcpu, …i32) -> i32. How many i32 each takes is its arity. */
+export type Helpers = Record<string, (...args: number[]) => number | void>;
+
+/** Functions the engine gives to the module besides helpers; see memory-access.ts for what they do. */
+export interface EngineImports {
+  page_fault(vcpu: number, code: number): void;
+  non_canonical(vcpu: number): void;
+  mmio_read(vcpu: number, bytes: number): void;
+  mmio_write(vcpu: number, bytes: number): void;
+  code_written(linear: number, bytes: number): void;
+  resolve(vcpu: number): number;
+  resolve_link(vcpu: number, op: number, link: number): number;
+  raise(vcpu: number, vector: number, code: number): void;
+  check_page(vcpu: number, op: number): number;
+  segment_fault(vcpu: number, op: number): void;
+}
+
+/** Operations that no instruction decodes to: what the block builder adds. */
+export const MICRO_OPS = ['stale', 'chain', 'undefined', 'too-long', 'check-page', 'address', 'address-absolute', 'address-cut', 'address-segmented', 'offset', 'offset-cut'] as const;
+export type MicroOp = (typeof MICRO_OPS)[number];
+
+export interface InterpreterExports {
+  /** Runs from a block's first operation until something leaves to the run loop. */
+  enter(vcpu: number, op: number): void;
+  lookup(vcpu: number, rip: bigint): number;
+  fill(vcpu: number, address: bigint, access: number): number;
+  code_check(linear: number, bytes: number): void;
+  table: WebAssembly.Table;
+}
+
+export interface Interpreter {
+  exports: InterpreterExports;
+  /** Table index of a micro-operation's handler. */
+  microOp: Record<MicroOp, number>;
+  /** Table index of the handler for a decoded instruction, addressed as `rm` says. */
+  handlerOf(decoded: Decoded, codeBits: CodeBits, rm: RmKind): number;
+  handlerCount: number;
+  moduleBytes: number;
+}
+
+const SIZES = [16, 32, 64] as const;
+const KINDS: readonly RmKind[] = ['register', 'simple', 'general'];
+const REPEATS = ['none', 'rep', 'repne'] as const;
+const VARIANTS = SIZES.length * KINDS.length * 2 * REPEATS.length * SIZES.length;
+
+function variantIndex(form: Form, operandBits: number, rm: RmKind, codeBits: CodeBits, repeat: string, addressBits: number): number {
+  const size = operandBits === 16 ? 0 : operandBits === 32 ? 1 : 2;
+  const address = addressBits === 16 ? 0 : addressBits === 32 ? 1 : 2;
+  const kind = rm === 'register' ? 0 : rm === 'simple' ? 1 : 2;
+  const repetition = repeat === 'none' ? 0 : repeat === 'rep' ? 1 : 2;
+  return form.id * VARIANTS + (((size * KINDS.length + kind) * 2 + (codeBits === 64 ? 1 : 0)) * REPEATS.length + repetition) * SIZES.length + address;
+}
+
+/** Two forms with the same instruction and operands of the same kinds share a handler. */
+function signatureOf(form: Form, v: Variant): string {
+  const { instruction, encoding } = form;
+  const operands = encoding.operands.map(({ code, size }, i) => {
+    const bits = sizeBits(size, v.operandBits);
+    if (i === form.rmPosition && v.rm !== 'register') return `${v.rm}${size === '' ? '' : bits}`;
+    if ('EGRZ'.includes(code)) return `g${bits}`;
+    if ('VWUPQN'.includes(code)) return `v${bits}`;
+    return `${code}${bits}`;
+  });
+  return [instruction.id, v.operandBits, v.codeBits === 64 ? 'long' : 'legacy', v.repeat, v.addressBits, ...operands].join(' ');
+}
+
+/** Number of handlers that `form` needs, one by one. */
+function* variantsOf(form: Form): Generator<Variant> {
+  const { instruction, encoding } = form;
+  const { modifiers } = encoding;
+  const sizes = encoding.sized ? SIZES.filter((bits) => !(['s16', 's32', 's64'].some((m) => modifiers.has(m)) && !modifiers.has(`s${bits}`))) : ([32] as const);
+  const modal = instruction.modal === true || instruction.ends === 'block';
+  const modes: CodeBits[] = modifiers.has('n64') ? [32] : modifiers.has('o64') || !modal ? [64] : [64, 32];
+  const rms: RmKind[] = [];
+  if (form.rmPosition < 0 || form.allowsRegister) rms.push('register');
+  if (form.allowsMemory) rms.push('simple', ...(instruction.hot ? (['general'] as const) : []));
+  for (const operandBits of sizes) {
+    for (const codeBits of modes) {
+      if (codeBits !== 64 && operandBits === 64) continue;
+      const addresses = instruction.addressed ? (codeBits === 64 ? ([64, 32] as const) : ([32, 16] as const)) : ([64] as const);
+      const allAddresses = instruction.addressed && !modal ? SIZES : addresses;
+      for (const rm of rms) {
+        for (const repeat of instruction.repeat ? REPEATS : ([REPEATS[0]] as const)) {
+          for (const addressBits of allAddresses) yield { operandBits, codeBits, rm, repeat, addressBits };
+        }
+      }
+    }
+  }
+}
+
+function buildHandler(f: FunctionBuilder, form: Form, variant: Variant, targets: HandlerTargets): void {
+  const { instruction, encoding } = form;
+  const x = new InterpreterSemantics(f, targets, instruction, variant);
+  let immediates = 0;
+  const operands: Operand[] = encoding.operands.map((specification, i) => {
+    const access = (instruction.access?.[i] ?? 'r') as 'r' | 'w' | 'm';
+    const isImmediate = ['I', 'sI', 'J'].includes(specification.code);
+    return x.operand(specification, i, access, i === form.rmPosition, isImmediate ? immediates++ : 0);
+  });
+  try {
+    instruction.semantics(x, ...operands);
+  } catch (error) {
+    throw new Error(`${instruction.mnemonic} (${encoding.text}): ${(error as Error).message}`, { cause: error });
+  }
+  if (instruction.ends === 'block') x.leave();
+  else x.next();
+}
+
+/** Handlers of the operations the block builder adds. */
+function buildMicroOp(f: FunctionBuilder, name: MicroOp, targets: HandlerTargets, checkPage: FunctionReference, segmentFault: FunctionReference): void {
+  const x = new InterpreterSemantics(f, targets, { mnemonic: name }, { operandBits: 64, addressBits: 64, codeBits: 64, rm: 'register', repeat: 'none' });
+  const { vcpu, op } = x;
+  const register = (field: number) => vcpu.add(op.load('i32.load', field)).load('i64.load');
+  const offset = () => register(L.OP_BASE).add(register(L.OP_INDEX).shl(op.load('i64.load32_u', L.OP_SCALE))).add(op.load('i64.load32_s', L.OP_DISPLACEMENT));
+  const mask = () => op.load('i64.load', L.OP_IMMEDIATE);
+  switch (name) {
+    case 'stale':
+      // The code this was decoded from has changed: give the unexecuted rest back and look again.
+      x.setState32(state.BUDGET, x.state32(state.BUDGET).add(op.load('i32.load16_s', L.OP_REMAINING)).add(1));
+      x.setState64(state.RIP, x.ip());
+      return f.return();
+    case 'chain':
+      return x.goOn();
+    case 'undefined':
+      x.raise(6);
+      return f.return();
+    case 'too-long':
+      x.raiseWithCode(13, 0);
+      return f.return();
+    case 'check-page':
+      f.store('i32.store', vcpu, op, state.CURRENT_OP);
+      f.if(f.call(checkPage, vcpu, op).eqz(), () => {
+        x.setState32(state.BUDGET, x.state32(state.BUDGET).add(op.load('i32.load16_s', L.OP_REMAINING)).add(1));
+        x.setState64(state.RIP, x.ip());
+        f.return();
+      });
+      return x.next();
+    case 'address':
+      x.setState64(state.EFFECTIVE_ADDRESS, offset().add(register(L.OP_SEGMENT)));
+      return x.next();
+    case 'address-absolute':
+      x.setState64(state.EFFECTIVE_ADDRESS, op.load('i64.load', L.OP_IMMEDIATE).add(register(L.OP_SEGMENT)));
+      return x.next();
+    case 'address-cut':
+      x.setState64(state.EFFECTIVE_ADDRESS, offset().and(mask()).add(register(L.OP_SEGMENT)));
+      return x.next();
+    case 'offset':
+      x.setState64(state.EFFECTIVE_ADDRESS, offset());
+      return x.next();
+    case 'offset-cut':
+      x.setState64(state.EFFECTIVE_ADDRESS, offset().and(mask()));
+      return x.next();
+    case 'address-segmented': {
+      // OP_SEGMENT is the segment's base in the state; its limit is found behind it. OP_REGISTER holds the access' last byte.
+      const segment = f.let(vcpu.add(op.load('i32.load', L.OP_SEGMENT)));
+      const start = f.let(offset().and(mask()));
+      x.setState64(state.EFFECTIVE_ADDRESS, segment.load('i64.load', state.SEGMENT_BASE).add(start).and(0xffff_ffff));
+      f.if(start.add(op.load('i64.load32_u', L.OP_REGISTER)).gtU(segment.load('i64.load32_u', state.SEGMENT_LIMIT)), () => {
+        x.setState64(state.ARGUMENT, start);
+        f.store('i32.store', vcpu, op, state.CURRENT_OP);
+        f.call(segmentFault, vcpu, op);
+      });
+      return x.next();
+    }
+  }
+}
+
+/** Generates, compiles and instantiates the interpreter for one machine. Takes about a tenth of a second. */
+export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports: EngineImports, helpers: Helpers): Interpreter {
+  buildDecodeTables();
+  const module = new ModuleBuilder();
+  module.importMemory(memory.memory);
+  const effect = (name: string, count: number): FunctionReference => module.importFunction(name, { parameters: Array(count).fill('i32'), results: [] });
+  const value = (name: string, count: number): FunctionReference => module.importFunction(name, { parameters: Array(count).fill('i32'), results: ['i32'] });
+  const pageFault = effect('page_fault', 2);
+  const nonCanonical = effect('non_canonical', 1);
+  const mmioRead = effect('mmio_read', 2);
+  const mmioWrite = effect('mmio_write', 2);
+  const codeWritten = effect('code_written', 2);
+  const resolve = value('resolve', 1);
+  const resolveLink = value('resolve_link', 3);
+  const raise = effect('raise', 3);
+  const checkPage = value('check_page', 2);
+  const segmentFault = effect('segment_fault', 2);
+  const helperReferences = new Map(Object.entries(helpers).map(([name, f]) => [name, value(`helper_${name}`, f.length)]));
+
+  const access = buildMemoryAccess(module, memory, layout, { pageFault, nonCanonical, mmioRead, mmioWrite, codeWritten, resolve, staleHandler: 1 + MICRO_OPS.indexOf('stale') });
+  const targets: HandlerTargets = {
+    handlerType: module.type(HANDLER),
+    readSlow: access.readSlow,
+    writeSlow: access.writeSlow,
+    lookup: access.lookup,
+    bulk: access.bulk,
+    codeCheck: access.codeCheck,
+    resolveLink,
+    raise,
+    stackLinear: access.stackLinear,
+    helpers: helperReferences,
+  };
+
+  // Index 0 stays a handler that is never right: an operation of zeros is found at once.
+  const handlers: FunctionBuilder[] = [];
+  const trap = module.function('no_operation', HANDLER);
+  trap.unreachable();
+  handlers.push(trap);
+  const microOp = {} as Record<MicroOp, number>;
+  for (const name of MICRO_OPS) {
+    const f = module.function(`micro_${name}`, HANDLER);
+    buildMicroOp(f, name, targets, checkPage, segmentFault);
+    microOp[name] = handlers.push(f) - 1;
+  }
+  const shared = new Map<string, number>();
+  const index = new Int16Array(forms.length * VARIANTS);
+  for (const form of forms) {
+    for (const v of variantsOf(form)) {
+      const signature = signatureOf(form, v);
+      let handler = shared.get(signature);
+      if (handler === undefined) {
+        const f = module.function(`${form.instruction.mnemonic} ${signature}`, HANDLER);
+        buildHandler(f, form, v, targets);
+        handler = handlers.push(f) - 1;
+        shared.set(signature, handler);
+      }
+      index[variantIndex(form, v.operandBits, v.rm, v.codeBits, v.repeat, v.addressBits)] = handler;
+    }
+  }
+
+  const enter = module.function('enter', HANDLER);
+  {
+    const x = new InterpreterSemantics(enter, targets, { mnemonic: 'enter' }, { operandBits: 64, addressBits: 64, codeBits: 64, rm: 'register', repeat: 'none' });
+    x.setState32(state.EXIT_CODE, i32(0));
+    x.enter(enter.parameter(1));
+  }
+  module.table(handlers);
+  for (const reference of [enter, access.lookup, access.fill, access.codeCheck]) module.export(reference);
+
+  const bytes = module.bytes();
+  const env: Record<string, unknown> = { memory: memory.memory, ...imports };
+  for (const [name, f] of Object.entries(helpers)) env[`helper_${name}`] = f;
+  const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env } as WebAssembly.Imports);
+
+  const handlerOf = (d: Decoded, codeBits: CodeBits, rm: RmKind): number => {
+    const { instruction, encoding } = d.form;
+    const modal = instruction.modal === true || instruction.ends === 'block';
+    const mode: CodeBits = encoding.modifiers.has('n64') || (modal && codeBits !== 64 && !encoding.modifiers.has('o64')) ? 32 : 64;
+    const handler = index[
+      variantIndex(d.form, encoding.sized ? d.operandBits : 32, rm, mode, instruction.repeat ? d.repeat : 'none', instruction.addressed ? d.addressBits : 64)
+    ];
+    if (handler === 0) throw new Error(`no handler for ${instruction.mnemonic} (${encoding.text}) ${rm} ${d.operandBits} in ${codeBits}-bit code`);
+    return handler;
+  };
+  return { exports: instance.exports as unknown as InterpreterExports, microOp, handlerOf, handlerCount: handlers.length, moduleBytes: bytes.length };
+}

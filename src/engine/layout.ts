@@ -1,0 +1,88 @@
+/**
+ * What lies where in linear memory's arena, and in its records: decoded operations, TLB entries, jump caches.
+ * Guest RAM follows the arena (memory/guest-memory.ts).
+ */
+
+import { VCPU_STATE_SIZE } from '../cpu/state.ts';
+
+/**
+ * A decoded operation: 64 bytes, one cache line. Operations of a block lie one behind the other, so the next one is
+ * always at +64. Byte offsets:
+ */
+export const OP_SIZE = 64;
+/** Table index of the handler, i32. */
+export const OP_HANDLER = 0;
+/** Offset of the instruction, and of the one behind it (may be 4096 or more), in its page of linear addresses; u16. */
+export const OP_IP = 4;
+export const OP_NEXT_IP = 6;
+/** Instructions in the block behind this one, u16: what a fault gives back to the budget. */
+export const OP_REMAINING = 8;
+/** x87 opcode (FOP) or other small constant of the instruction, u16. */
+export const OP_EXTRA = 10;
+/** For each operand that is a register: its byte offset in the vCPU's state, or a number (segment, control…); i32. */
+export const OP_REGISTER = 12;
+/** Memory operand: offsets of base and index registers and of the segment's base in the vCPU's state, and the scale's shift; i32. */
+export const OP_BASE = 28;
+export const OP_INDEX = 32;
+export const OP_SCALE = 36;
+export const OP_SEGMENT = 40;
+/** Displacement (sign-extended i32; for RIP-relative and O operands relative to base), and the immediate, an i64. */
+export const OP_DISPLACEMENT = 44;
+export const OP_IMMEDIATE = 48;
+/** Branch target in the same page: the block's first operation; 0 not looked up yet, 1 in another page. i32 */
+export const OP_LINK = 56;
+/** The same for the fall-through of a conditional branch, or for what follows a block that was cut. */
+export const OP_LINK_NEXT = 60;
+export const LINK_UNKNOWN = 0;
+export const LINK_OTHER_PAGE = 1;
+
+/**
+ * A translation context: a TLB and a jump cache for one address space slot and one kind of access. Kind 0 is user mode, 1
+ * supervisor, 2 supervisor that may touch user pages under SMAP (RFLAGS.AC).
+ */
+export const TLB_ENTRIES = 512;
+/** Tag for reads (i64), tag for writes (i64), addend that makes a guest-virtual address a linear one (i32), padding. */
+export const TLB_ENTRY_SIZE = 32;
+export const TLB_READ = 0;
+export const TLB_WRITE = 8;
+export const TLB_ADDEND = 16;
+const TLB_BYTES = TLB_ENTRIES * TLB_ENTRY_SIZE;
+/** A tag that no page-aligned address equals. */
+export const TLB_INVALID = -1;
+/** Guest RIP (i64) and the block's first operation (i32, 0 is none). */
+export const JUMP_CACHE = TLB_BYTES;
+export const JUMP_ENTRIES = 2048;
+export const JUMP_ENTRY_SIZE = 16;
+export const CONTEXT_SIZE = JUMP_CACHE + JUMP_ENTRIES * JUMP_ENTRY_SIZE;
+export const CONTEXT_KINDS = 3;
+/** Address spaces (CR3 with PCID) whose translations are kept side by side. */
+export const CONTEXT_SLOTS = 6;
+
+const VCPU_BYTES = VCPU_STATE_SIZE + CONTEXT_SIZE * CONTEXT_KINDS * CONTEXT_SLOTS;
+/** Linear memory below this is never used: offset 0 stands for "none". */
+const ARENA_START = 4096;
+
+export interface Layout {
+  vcpuCount: number;
+  vcpuBytes: number;
+  /** 8 bytes for each page of RAM: a bit for each 64 bytes that code was decoded from. */
+  codeLines: number;
+  /** Where decoded operations go, in chunks. */
+  operations: number;
+  operationBytes: number;
+  /** Everything: where RAM may start. */
+  arenaBytes: number;
+}
+
+/** The arena for `vcpuCount` vCPUs and `ramBytes` of RAM. */
+export function layOut(vcpuCount: number, ramBytes: number, operationBytes = 96 << 20): Layout {
+  const codeLines = ARENA_START + vcpuCount * VCPU_BYTES;
+  const operations = codeLines + (ramBytes / 4096) * 8;
+  return { vcpuCount, vcpuBytes: VCPU_BYTES, codeLines, operations, operationBytes, arenaBytes: operations + operationBytes };
+}
+
+/** Linear address of vCPU `index`'s state. */
+export const vcpuBase = (index: number): number => ARENA_START + index * VCPU_BYTES;
+/** Linear address of a translation context of the vCPU at `base`. */
+export const contextBase = (base: number, slot: number, kind: number): number =>
+  base + VCPU_STATE_SIZE + (slot * CONTEXT_KINDS + kind) * CONTEXT_SIZE;

@@ -1,0 +1,319 @@
+/**
+ * The WebAssembly behind every memory access that the inline TLB lookup does not settle: the page walk, TLB fills,
+ * accesses across pages, MMIO, writes to pages that code was decoded from. SDM 3A chapter 4, APM 2 chapter 5.
+ * Limits: 4-level paging and no paging; a split access reads MMIO as all ones and drops its part of a write.
+ */
+
+import { Access, FAULTED, MMIO } from '../cpu/mmu.ts';
+import * as state from '../cpu/state.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
+import { FOUR_GIB } from '../memory/guest-memory.ts';
+import { apply, type Expression, i32, i64, select } from '../wasm/expression.ts';
+import type { FunctionReference } from '../wasm/function-builder.ts';
+import type { ModuleBuilder } from '../wasm/module-builder.ts';
+import * as L from './layout.ts';
+
+/** Physical address bits that CPUID advertises; those above are reserved in paging entries. */
+export const PHYSICAL_ADDRESS_BITS = 40;
+const ADDRESS_MASK = ((1n << BigInt(PHYSICAL_ADDRESS_BITS)) - 1n) & ~0xfffn;
+const RESERVED_MASK = ((1n << 52n) - 1n) & ~((1n << BigInt(PHYSICAL_ADDRESS_BITS)) - 1n);
+const [PRESENT, WRITABLE, USER, ACCESSED, DIRTY, LARGE, GLOBAL] = [1, 2, 4, 0x20, 0x40, 0x80, 0x100];
+const CR0_PG = 0x8000_0000 | 0;
+const CR0_WP = 0x10000;
+const CR4_SMEP = 1 << 20;
+const CR4_SMAP = 1 << 21;
+const EFER_NXE = 1 << 11;
+const RFLAGS_AC = 1 << 18;
+const FAULT_RESERVED = 8;
+
+export interface MemoryImports {
+  /** (vcpu, errorCode): raises #PF; the address is in CR2's shadow slot, ARGUMENT 3. Never returns. */
+  pageFault: FunctionReference;
+  /** (vcpu): raises #GP(0) or #SS(0) for the non-canonical address in ARGUMENT 3. Never returns. */
+  nonCanonical: FunctionReference;
+  /** (vcpu, bytes): reads MMIO at PHYSICAL into BOUNCE; writes BOUNCE there. */
+  mmioRead: FunctionReference;
+  mmioWrite: FunctionReference;
+  /** (linear, bytes): RAM that code was decoded from is about to change, or just has. */
+  codeWritten: FunctionReference;
+  /** (vcpu): finds the block at RIP: its first operation, or 0 where the run loop must look first. May raise. */
+  resolve: FunctionReference;
+  /** Table index of the handler that blocks of changed code are left with. */
+  staleHandler: number;
+}
+
+export interface MemoryAccess {
+  fill: FunctionReference;
+  readSlow: FunctionReference;
+  writeSlow: FunctionReference;
+  bulk: FunctionReference;
+  codeCheck: FunctionReference;
+  lookup: FunctionReference;
+  stackLinear: FunctionReference;
+}
+
+export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, layout: L.Layout, imports: MemoryImports): MemoryAccess {
+  /** (physical) -> linear address of that RAM, or MMIO. */
+  const ramLinear = module.function('ram_linear', { parameters: ['i64'], results: ['i32'] });
+  {
+    const f = ramLinear;
+    const physical = f.parameter(0);
+    f.if(physical.ltU(memory.lowBytes), () => f.return(physical.wrap().add(memory.ramBase)));
+    const highBytes = memory.ramBytes - memory.lowBytes;
+    if (highBytes > 0) {
+      const above = f.let(physical.sub(FOUR_GIB));
+      f.if(above.ltU(highBytes), () => f.return(above.wrap().add(memory.ramBase).add(memory.lowBytes)));
+    }
+    f.return(MMIO);
+  }
+
+  /** Linear address of the word of code lines of the page that holds `linear`. */
+  const codeLinesAt = (linear: Expression): Expression => linear.sub(memory.ramBase).shrU(12).shl(3).add(layout.codeLines);
+
+  /**
+   * (vcpu, address, access) -> linear address, MMIO (PHYSICAL says where) or FAULTED (with Access.probe). Fills the TLB for
+   * data accesses.
+   */
+  const fill = module.function('fill', { parameters: ['i32', 'i64', 'i32'], results: ['i32'] });
+  {
+    const f = fill;
+    const [vcpu, address, access] = [f.parameter(0), f.parameter(1), f.parameter(2)];
+    const write = f.let(access.and(Access.write));
+    const user = f.let(access.and(Access.user).nonZero());
+    const execute = f.let(access.and(Access.execute).nonZero());
+    const [physical, writable, userPage, noExecute, entry, leaf, dirty, linear] = [
+      f.local('i64'), f.local('i32'), f.local('i32'), f.local('i32'), f.local('i64'), f.local('i32'), f.local('i32'), f.local('i32'),
+    ];
+    f.store('i64.store', vcpu, address, state.ARGUMENT + 24);
+    const cr0 = f.let(vcpu.load('i32.load', state.CR0));
+    const cr4 = f.let(vcpu.load('i32.load', state.CR4));
+    const efer = f.let(vcpu.load('i32.load', state.EFER));
+    const pageFault = (present: Expression | number, reserved: number): void => {
+      f.if(access.and(Access.probe), () => f.return(FAULTED));
+      const fetch = execute.and(efer.and(EFER_NXE).or(cr4.and(CR4_SMEP)).nonZero());
+      const code = write.shl(1).or(user.shl(2)).or(fetch.shl(4)).or(typeof present === 'number' ? i32(present) : present);
+      f.call(imports.pageFault, vcpu, reserved ? code.or(reserved) : code);
+    };
+    f.if(
+      cr0.and(CR0_PG),
+      () => {
+        f.if(address.shl(16).shrS(16).ne(address), () => {
+          f.if(access.and(Access.probe), () => f.return(FAULTED));
+          f.call(imports.nonCanonical, vcpu);
+        });
+        f.set(writable, i32(WRITABLE));
+        f.set(userPage, i32(USER));
+        f.set(physical, vcpu.load('i64.load', state.CR3).and(ADDRESS_MASK));
+        f.block((done) => {
+          for (let level = 3; level >= 0; level--) {
+            const index = address.shrU(12 + 9 * level).and(511).shl(3);
+            f.set(leaf, f.call(ramLinear, f.get(physical).add(index)));
+            f.if(f.get(leaf).eq(MMIO), () => pageFault(0, 0));
+            f.set(entry, f.get(leaf).load('i64.load'));
+            const flags = f.let(f.get(entry).wrap());
+            f.if(flags.and(PRESENT).eqz(), () => pageFault(0, 0));
+            // Reserved: address bits above what we have, NX without NXE, PS in the top level.
+            const reserved = f.get(entry).and(RESERVED_MASK).nonZero();
+            const strayNx = f.get(entry).ltS(0).and(efer.and(EFER_NXE).eqz());
+            const strayLarge = level === 3 ? flags.and(LARGE).nonZero() : i32(0);
+            f.if(reserved.or(strayNx).or(strayLarge), () => pageFault(1, FAULT_RESERVED));
+            f.set(writable, f.get(writable).and(flags));
+            f.set(userPage, f.get(userPage).and(flags));
+            f.set(noExecute, f.get(noExecute).or(f.get(entry).ltS(0)));
+            if (level > 0) {
+              if (level < 3) {
+                const size = 1n << BigInt(12 + 9 * level);
+                f.if(flags.and(LARGE), () => {
+                  // Bit 12 is PAT; the bits between it and the page's size must be 0.
+                  f.if(f.get(entry).and((size - 1n) & ~0x1fffn).nonZero(), () => pageFault(1, FAULT_RESERVED));
+                  f.set(physical, f.get(entry).and(ADDRESS_MASK & ~(size - 1n)).or(address.and(size - 1n)));
+                  const half = select(address.ltS(0), i32(state.TRAIT_LARGE_KERNEL), i32(state.TRAIT_LARGE_USER));
+                  f.store('i32.store', vcpu, vcpu.load('i32.load', state.TLB_TRAITS).or(half), state.TLB_TRAITS);
+                  f.branch(done);
+                });
+              }
+              f.if(flags.and(ACCESSED).eqz(), () => f.store('i32.store', f.get(leaf), flags.or(ACCESSED)));
+              f.set(physical, f.get(entry).and(ADDRESS_MASK));
+            } else f.set(physical, f.get(entry).and(ADDRESS_MASK).or(address.and(0xfff)));
+          }
+        });
+        // Rights. A supervisor's write needs the writable bit only under WP; its access to a user page is what SMEP and SMAP forbid.
+        const explicitAc = vcpu.load('i32.load', state.RFLAGS).and(RFLAGS_AC).nonZero().and(access.and(Access.implicit).eqz());
+        const forbiddenUserPage = select(execute, cr4.and(CR4_SMEP).nonZero(), cr4.and(CR4_SMAP).nonZero().and(explicitAc.eqz()));
+        f.set(writable, f.get(writable).nonZero());
+        f.if(
+          user,
+          () => f.if(f.get(userPage).eqz(), () => pageFault(1, 0)),
+          () => {
+            f.if(f.get(userPage).nonZero().and(forbiddenUserPage), () => pageFault(1, 0));
+            f.if(cr0.and(CR0_WP).eqz(), () => f.set(writable, i32(1)));
+          },
+        );
+        f.if(write.and(f.get(writable).eqz()), () => pageFault(1, 0));
+        f.if(execute.and(f.get(noExecute)), () => pageFault(1, 0));
+        const flags = f.let(f.get(entry).wrap());
+        const wanted = f.let(flags.or(ACCESSED).or(write.mul(DIRTY)));
+        f.if(flags.ne(wanted), () => f.store('i32.store', f.get(leaf), wanted));
+        f.set(dirty, wanted.and(DIRTY));
+        f.if(flags.and(GLOBAL).nonZero().and(address.geS(0)), () =>
+          f.store('i32.store', vcpu, vcpu.load('i32.load', state.TLB_TRAITS).or(state.TRAIT_GLOBAL_USER), state.TLB_TRAITS),
+        );
+      },
+      () => {
+        f.set(physical, address);
+        f.set(writable, i32(1));
+        f.set(dirty, i32(1));
+      },
+    );
+    f.store('i64.store', vcpu, f.get(physical), state.PHYSICAL);
+    f.set(linear, f.call(ramLinear, f.get(physical)));
+    f.if(f.get(linear).eq(MMIO), () => f.return(MMIO));
+    f.if(execute.or(access.and(Access.implicit | Access.probe)), () => f.return(f.get(linear)));
+    // The entry lets writes through only where the next one has nothing to do: page dirty, no code in it.
+    const slot = f.let(
+      vcpu.load('i32.load', state.TLB_BASE).add(address.shrU(12).wrap().and(L.TLB_ENTRIES - 1).mul(L.TLB_ENTRY_SIZE)),
+    );
+    const page = f.let(address.and(-4096));
+    const free = f.get(dirty).nonZero().and(f.get(writable)).and(codeLinesAt(f.get(linear)).load('i64.load').eqz());
+    f.store('i64.store', slot, page, L.TLB_READ);
+    f.store('i64.store', slot, select(free, page, i64(L.TLB_INVALID)), L.TLB_WRITE);
+    f.store('i32.store', slot, f.get(linear).sub(address.wrap()), L.TLB_ADDEND);
+    f.return(f.get(linear));
+  }
+
+  const userBit = (vcpu: Expression): Expression => vcpu.load('i32.load', state.CPL).eq(3).shl(1);
+
+  /** (linear, bytes): tells TypeScript where lines with code are written. The range lies in one page. */
+  const codeCheck = module.function('code_check', { parameters: ['i32', 'i32'], results: [] });
+  {
+    const f = codeCheck;
+    const [linear, bytes] = [f.parameter(0), f.parameter(1)];
+    const lines = f.let(codeLinesAt(linear).load('i64.load'));
+    f.if(lines.eqz(), () => f.return());
+    const first = f.let(linear.shrU(6).and(63).extendU());
+    const last = f.let(linear.add(bytes).sub(1).shrU(6).and(63).extendU());
+    const mask = i64(-1).shl(first).and(i64(-1).shrU(i64(63).sub(last)));
+    f.if(lines.and(mask).nonZero(), () => f.call(imports.codeWritten, linear, bytes));
+  }
+
+  /** (to, from, bytes): copies a few bytes one by one. */
+  const copyBytes = module.function('copy_bytes', { parameters: ['i32', 'i32', 'i32'], results: [] });
+  {
+    const f = copyBytes;
+    const i = f.local('i32');
+    f.loop((again) => {
+      f.if(f.get(i).geS(f.parameter(2)), () => f.return());
+      f.store('i32.store8', f.parameter(0).add(f.get(i)), f.parameter(1).add(f.get(i)).load('i32.load8_u'));
+      f.set(i, f.get(i).add(1));
+      f.branch(again);
+    });
+  }
+
+  /** (vcpu, op, address, bytes, modify): the bytes, from one page or two or MMIO, into BOUNCE. */
+  const readSlow = module.function('read_slow', { parameters: ['i32', 'i32', 'i64', 'i32', 'i32'], results: [] });
+  {
+    const f = readSlow;
+    const [vcpu, op, address, bytes, modify] = [0, 1, 2, 3, 4].map((i) => f.parameter(i));
+    f.store('i32.store', vcpu, op, state.CURRENT_OP);
+    const access = f.let(modify.or(userBit(vcpu)));
+    const inPage = f.let(i32(4096).sub(address.wrap().and(0xfff)));
+    const bounce = f.let(vcpu.add(state.BOUNCE));
+    f.if(
+      bytes.gtU(inPage),
+      () => {
+        const first = f.call(fill, vcpu, address, access);
+        const second = f.call(fill, vcpu, address.or(0xfff).add(1), access);
+        f.store('i64.store', bounce, -1);
+        f.store('i64.store', bounce, -1, 8);
+        f.if(first.ne(MMIO), () => f.call(copyBytes, bounce, first, inPage));
+        f.if(second.ne(MMIO), () => f.call(copyBytes, bounce.add(inPage), second, bytes.sub(inPage)));
+      },
+      () => {
+        const linear = f.call(fill, vcpu, address, access);
+        f.if(
+          linear.eq(MMIO),
+          () => f.call(imports.mmioRead, vcpu, bytes),
+          () => f.call(copyBytes, bounce, linear, bytes),
+        );
+      },
+    );
+  }
+
+  /** (vcpu, op, address, bytes): BOUNCE into one page or two or MMIO. */
+  const writeSlow = module.function('write_slow', { parameters: ['i32', 'i32', 'i64', 'i32'], results: [] });
+  {
+    const f = writeSlow;
+    const [vcpu, op, address, bytes] = [0, 1, 2, 3].map((i) => f.parameter(i));
+    f.store('i32.store', vcpu, op, state.CURRENT_OP);
+    const access = f.let(userBit(vcpu).or(Access.write));
+    const inPage = f.let(i32(4096).sub(address.wrap().and(0xfff)));
+    const bounce = f.let(vcpu.add(state.BOUNCE));
+    const put = (linear: Expression, from: Expression, count: Expression): void => {
+      f.call(copyBytes, linear, from, count);
+      f.call(codeCheck, linear, count);
+    };
+    f.if(
+      bytes.gtU(inPage),
+      () => {
+        const first = f.call(fill, vcpu, address, access);
+        const second = f.call(fill, vcpu, address.or(0xfff).add(1), access);
+        f.if(first.ne(MMIO), () => put(first, bounce, inPage));
+        f.if(second.ne(MMIO), () => put(second, bounce.add(inPage), bytes.sub(inPage)));
+      },
+      () => {
+        const linear = f.call(fill, vcpu, address, access);
+        f.if(
+          linear.eq(MMIO),
+          () => f.call(imports.mmioWrite, vcpu, bytes),
+          () => put(linear, bounce, bytes),
+        );
+      },
+    );
+  }
+
+  /** (vcpu, op, address, write) -> linear address of RAM there, or MMIO: for string instructions, which go by pages. */
+  const bulk = module.function('bulk', { parameters: ['i32', 'i32', 'i64', 'i32'], results: ['i32'] });
+  {
+    const f = bulk;
+    const [vcpu, op, address, write] = [0, 1, 2, 3].map((i) => f.parameter(i));
+    f.store('i32.store', vcpu, op, state.CURRENT_OP);
+    f.return(f.call(fill, vcpu, address, userBit(vcpu).or(write)));
+  }
+
+  /** (vcpu, rip) -> the block's first operation with CODE_BASE set for it, or 0: leave to the run loop. */
+  const lookup = module.function('lookup', { parameters: ['i32', 'i64'], results: ['i32'] });
+  {
+    const f = lookup;
+    const [vcpu, rip] = [f.parameter(0), f.parameter(1)];
+    const hash = rip.wrap().xor(rip.shrU(12).wrap()).and(L.JUMP_ENTRIES - 1);
+    const entry = f.let(vcpu.load('i32.load', state.TLB_BASE).add(hash.mul(L.JUMP_ENTRY_SIZE)));
+    const block = f.let(entry.load('i32.load', L.JUMP_CACHE + 8));
+    const live = block.nonZero().and(block.load('i32.load', L.OP_HANDLER).ne(imports.staleHandler));
+    f.if(entry.load('i64.load', L.JUMP_CACHE).eq(rip).and(live), () => {
+      f.store('i64.store', vcpu, rip.sub(block.load('i64.load16_u', L.OP_IP)), state.CODE_BASE);
+      f.return(block);
+    });
+    f.store('i64.store', vcpu, rip, state.RIP);
+    f.store('i32.store', vcpu, 0, state.CURRENT_OP);
+    const found = f.call(imports.resolve, vcpu);
+    f.if(found, () => {
+      f.store('i64.store', entry, rip, L.JUMP_CACHE);
+      f.store('i32.store', entry, found, L.JUMP_CACHE + 8);
+      f.store('i64.store', vcpu, rip.sub(found.load('i64.load16_u', L.OP_IP)), state.CODE_BASE);
+    });
+    f.return(found);
+  }
+
+  /** (vcpu, offset) -> linear address of the stack at SP + offset in a legacy mode. */
+  const stackLinear = module.function('stack_linear', { parameters: ['i32', 'i32'], results: ['i64'] });
+  {
+    const f = stackLinear;
+    const vcpu = f.parameter(0);
+    const sp = f.let(vcpu.load('i32.load', state.RSP).add(f.parameter(1)));
+    const big = vcpu.load('i32.load', state.SS + state.SEGMENT_ATTRIBUTES).and(1 << 22);
+    const offset = f.let(apply('i64.extend_i32_u', select(big, sp, sp.and(0xffff))));
+    f.return(vcpu.load('i64.load', state.SS + state.SEGMENT_BASE).add(offset).and(0xffff_ffff));
+  }
+
+  return { fill, readSlow, writeSlow, bulk, codeCheck, lookup, stackLinear };
+}

@@ -1,0 +1,222 @@
+/**
+ * String instructions. SDM 2B MOVS, CMPS, SCAS, LODS, STOS, INS, OUTS. With REP, what lies within one page at source
+ * and destination goes at once (memory.copy, memory.fill); every such piece leaves the registers as after so many
+ * iterations, so faults are precise and a long copy can be interrupted.
+ */
+
+import * as state from '../cpu/state.ts';
+import { type Expression, i32, i64, select } from '../wasm/expression.ts';
+import { instruction } from './instruction.ts';
+import type { Bits, Operand, Semantics } from './semantics.ts';
+
+const MMIO = -1;
+const PAGE = 4096;
+
+const count = (x: Semantics): Operand => x.gpr(1, x.addressBits);
+const source = (x: Semantics): Operand => x.gpr(6, x.addressBits);
+const destination = (x: Semantics): Operand => x.gpr(7, x.addressBits);
+const sourceAddress = (x: Semantics): Expression => x.f.let(x.dataSegmentBase().add(source(x).unsigned()));
+const destinationAddress = (x: Semantics): Expression => x.f.let(x.segmentBase(state.ES).add(destination(x).unsigned()));
+
+/** Moves an index register by `bytes` (i64, signed). */
+const advance = (register: Operand, bytes: Expression): void => register.write(register.unsigned().add(bytes));
+
+/** ±size by DF. */
+const step = (x: Semantics, bits: number): Expression => x.f.let(x.direction().mul(bits / 8));
+
+/** Runs `body` once, or with a repeat prefix as long as RCX lasts; `done` is called after the last iteration. */
+function repeated(x: Semantics, body: (again: () => void) => void): void {
+  const { f } = x;
+  if (x.repeat === 'none') return body(() => {});
+  f.block((end) => {
+    f.loop((loop) => {
+      f.branchIf(end, count(x).unsigned().eqz());
+      body(() => f.branch(loop));
+      f.branch(loop);
+    });
+  });
+}
+
+const countDown = (x: Semantics, elements: Expression = i64(1)): void => {
+  if (x.repeat !== 'none') advance(count(x), i64(0).sub(elements));
+};
+
+/** Bytes from `address` to its page's end. */
+const toPageEnd = (address: Expression): Expression => i32(PAGE).sub(address.wrap().and(PAGE - 1));
+
+const minimum = (a: Expression, b: Expression): Expression => select(a.ltU(b), a, b);
+
+/** Whole elements (i32) that can be handled at once from the given addresses: as many as RCX says and their pages hold; 0 with DF set. */
+function wholeElements(x: Semantics, bits: number, ...addresses: Expression[]): Expression {
+  const { f } = x;
+  const shift = Math.log2(bits / 8);
+  let bytes = f.let(toPageEnd(addresses[0]));
+  for (const address of addresses.slice(1)) bytes = f.let(minimum(bytes, f.let(toPageEnd(address))));
+  const left = f.let(count(x).unsigned());
+  const limited = f.let(select(left.gtU(PAGE), i32(PAGE), left.wrap()));
+  return f.let(select(x.direction().gtS(0), minimum(limited, f.let(bytes.shrU(shift))), i32(0)));
+}
+
+const SIZES: [suffix: string, bits: Bits, opcode: number, size: string, modifier: string][] = [
+  ['B', 8, 0, 'b', ''],
+  ['W', 16, 1, 'v', ' ; s16'],
+  ['D', 32, 1, 'v', ' ; s32'],
+  ['Q', 64, 1, 'v', ' ; s64'],
+];
+const opcode = (base: number, offset: number): string => (base + offset).toString(16).toUpperCase().padStart(2, '0');
+
+for (const [suffix, bits, offset, size, modifier] of SIZES) {
+  const bytes = bits / 8;
+  const shift = Math.log2(bytes);
+
+  instruction(`MOVS${suffix}`, `${opcode(0xa4, offset)} Y${size} X${size}${modifier}`, { repeat: 'rep', addressed: true, modal: true }, (x) => {
+    const { f } = x;
+    repeated(x, (again) => {
+      const from = sourceAddress(x);
+      const to = destinationAddress(x);
+      if (x.repeat !== 'none') {
+        const elements = wholeElements(x, bits, from, to);
+        const length = f.let(elements.shl(shift));
+        // A destination that begins inside the source repeats what was just written: not a plain copy.
+        const distance = f.let(to.sub(from));
+        const plain = distance.geU(length.extendU()).and(elements.nonZero());
+        f.if(plain, () => {
+          const fromRam = x.bulk(from, 'read');
+          const toRam = x.bulk(to, 'write');
+          f.if(fromRam.ne(MMIO).and(toRam.ne(MMIO)), () => {
+            f.memoryCopy(toRam, fromRam, length);
+            x.wroteBulk(toRam, length);
+            const moved = f.let(length.extendU());
+            advance(source(x), moved);
+            advance(destination(x), moved);
+            countDown(x, elements.extendU());
+            again();
+          });
+        });
+      }
+      x.store(to, bits, x.load(from, bits, 'unsigned'));
+      const by = step(x, bits);
+      advance(source(x), by);
+      advance(destination(x), by);
+      countDown(x);
+    });
+  });
+
+  instruction(`STOS${suffix}`, `${opcode(0xaa, offset)} Y${size}${modifier}`, { repeat: 'rep', addressed: true, modal: true }, (x) => {
+    const { f } = x;
+    const value = x.gpr(0, bits).unsigned();
+    repeated(x, (again) => {
+      const to = destinationAddress(x);
+      if (x.repeat !== 'none') {
+        const elements = wholeElements(x, bits, to);
+        f.if(elements, () => {
+          const ram = x.bulk(to, 'write');
+          f.if(ram.ne(MMIO), () => {
+            const length = f.let(elements.shl(shift));
+            const byte = f.let(value.and(0xff));
+            const sameBytes = bits === 8 ? i32(1) : value.eq(byte.mul((2n ** BigInt(bits) - 1n) / 255n));
+            f.if(
+              sameBytes,
+              () => f.memoryFill(ram, byte.wrap(), length),
+              () => {
+                const at = f.local('i32');
+                f.loop((loop) => {
+                  f.store(bits === 64 ? 'i64.store' : `i64.store${bits}`, ram.add(f.get(at)), value);
+                  f.set(at, f.get(at).add(bytes));
+                  f.branchIf(loop, f.get(at).ltU(length));
+                });
+              },
+            );
+            x.wroteBulk(ram, length);
+            advance(destination(x), length.extendU());
+            countDown(x, elements.extendU());
+            again();
+          });
+        });
+      }
+      x.store(to, bits, value);
+      advance(destination(x), step(x, bits));
+      countDown(x);
+    });
+  });
+
+  instruction(`LODS${suffix}`, `${opcode(0xac, offset)} X${size}${modifier}`, { repeat: 'rep', addressed: true, modal: true }, (x) => {
+    repeated(x, () => {
+      x.gpr(0, bits).write(x.load(sourceAddress(x), bits, 'unsigned'));
+      advance(source(x), step(x, bits));
+      countDown(x);
+    });
+  });
+
+  /** CMPS and SCAS: compares until RCX is 0 or ZF says stop. Flags change only when the instruction ends: a fault finds the old ones. */
+  const compare = (x: Semantics, operands: () => [Expression, Expression], move: () => void): void => {
+    const { f } = x;
+    const [a, b] = [f.local('i64'), f.local('i64')];
+    const flags = (): void => x.flagsOfSub(f.get(a), f.get(b), f.get(a).sub(f.get(b)).signExtend(bits));
+    const once = (): void => {
+      const [left, right] = operands();
+      f.set(a, left);
+      f.set(b, right);
+      move();
+    };
+    if (x.repeat === 'none') {
+      once();
+      return flags();
+    }
+    f.if(count(x).unsigned().nonZero(), () => {
+      f.loop((loop) => {
+        once();
+        countDown(x);
+        const equal = f.get(a).eq(f.get(b));
+        f.branchIf(loop, (x.repeat === 'rep' ? equal : equal.eqz()).and(count(x).unsigned().nonZero()));
+      });
+      flags();
+    });
+  };
+
+  instruction(`CMPS${suffix}`, `${opcode(0xa6, offset)} X${size} Y${size}${modifier}`, { repeat: 'repe', addressed: true, modal: true }, (x) => {
+    compare(
+      x,
+      () => [x.load(sourceAddress(x), bits, 'signed'), x.load(destinationAddress(x), bits, 'signed')],
+      () => {
+        const by = step(x, bits);
+        advance(source(x), by);
+        advance(destination(x), by);
+      },
+    );
+  });
+
+  instruction(`SCAS${suffix}`, `${opcode(0xae, offset)} Y${size}${modifier}`, { repeat: 'repe', addressed: true, modal: true }, (x) => {
+    compare(
+      x,
+      () => [x.gpr(0, bits).signed(), x.load(destinationAddress(x), bits, 'signed')],
+      () => advance(destination(x), step(x, bits)),
+    );
+  });
+
+  if (bits === 64) continue;
+
+  // Port strings: an access to the port each time, so nothing goes in bulk. 64-bit operand size means 32.
+  const portModifier = bits === 16 ? ' ; s16' : '';
+  const portSize = bits === 32 ? 'z' : size;
+  instruction(`INS${suffix}`, `${opcode(0x6c, offset)} Y${portSize}${portModifier}`, { repeat: 'rep', addressed: true, modal: true }, (x) => {
+    repeated(x, () => {
+      const to = destinationAddress(x);
+      // The destination is checked before the port is read: reading may have effects.
+      x.load(to, bits, 'unsigned', 'modify');
+      const value = x.helper('pio_in', x.gpr(2, 16).unsigned().wrap(), i32(bytes));
+      x.store(to, bits, value.extendU());
+      advance(destination(x), step(x, bits));
+      countDown(x);
+    });
+  });
+
+  instruction(`OUTS${suffix}`, `${opcode(0x6e, offset)} X${portSize}${portModifier}`, { repeat: 'rep', addressed: true, modal: true }, (x) => {
+    repeated(x, () => {
+      const value = x.load(sourceAddress(x), bits, 'unsigned');
+      x.helper('pio_out', x.gpr(2, 16).unsigned().wrap(), i32(bytes), value.wrap());
+      advance(source(x), step(x, bits));
+      countDown(x);
+    });
+  });
+}

@@ -1,0 +1,395 @@
+/**
+ * System instructions: privileged state, MSRs, ports, mode switches, far transfers. SDM 2, APM 3 chapter 4. What is hot
+ * in a kernel (SYSCALL, SYSRET, SWAPGS, CLI, STI, STAC, CLAC, FS and GS bases) is generated code; the rest
+ * calls the vCPU's TypeScript half by name (engine/helpers.ts).
+ */
+
+import * as state from '../cpu/state.ts';
+import { apply, type Expression, i32, i64, select } from '../wasm/expression.ts';
+import { instruction } from './instruction.ts';
+import type { Operand, Semantics } from './semantics.ts';
+
+const UNDEFINED_OPCODE = 6;
+const IF = 1 << 9;
+const AC = 1 << 18;
+const RF = 1 << 16;
+/** Attributes of the flat segments that SYSCALL and SYSRET load: present code (64-bit) and data. */
+const CODE64 = 0x00a0_9b00;
+const DATA = 0x00c0_9300;
+const CODE32 = 0x00c0_9b00;
+const DPL3 = 0x6000;
+const EFER_SCE = 1;
+const EFER_LMA = 1 << 10;
+
+// --- Interrupt flag and halting ------------------------------------------------------------------
+
+/** #GP(0) unless CPL <= IOPL; virtual-8086 and PVI refinements are the helper's. */
+function requireIoPrivilege(x: Semantics): void {
+  const iopl = x.state32(state.RFLAGS).shrU(12).and(3);
+  x.f.if(x.state32(state.CPL).gtU(iopl), () => x.raiseWithCode(13, 0));
+}
+
+instruction('CLI', 'FA', {}, (x) => {
+  requireIoPrivilege(x);
+  x.setState64(state.RFLAGS, x.state64(state.RFLAGS).and(~IF));
+});
+
+instruction('STI', 'FB', {}, (x) => {
+  requireIoPrivilege(x);
+  const flags = x.state64(state.RFLAGS);
+  x.setState64(state.RFLAGS, flags.or(IF));
+  // Something waits: leave, and run one more instruction before it is delivered.
+  x.f.if(x.state32(state.EVENT_PENDING).and(flags.and(IF).eqz()), () => {
+    x.setState32(state.INTERRUPT_SHADOW, 1);
+    x.leave();
+  });
+});
+
+instruction('HLT', 'F4', { ends: 'block', modal: true }, (x) => {
+  x.requirePrivilege();
+  x.helper('halt');
+  x.leave();
+});
+
+// --- Ports ---------------------------------------------------------------------------------------
+
+const portIn = (x: Semantics, target: Operand, port: Expression): void => {
+  const bytes = Math.min(target.bits, 32) / 8;
+  target.write(x.helper('pio_in', port, i32(bytes)).extendU());
+};
+const portOut = (x: Semantics, port: Expression, value: Operand): void => {
+  x.helper('pio_out', port, i32(Math.min(value.bits, 32) / 8), value.unsigned().wrap());
+};
+instruction('IN', ['E4 AL Ib', 'EC AL DX'], { access: 'wr' }, (x, target, port) => portIn(x, target, port.unsigned().wrap()));
+instruction('IN', ['E5 eAX Ib', 'ED eAX DX'], { access: 'wr' }, (x, _target, port) => portIn(x, x.gpr(0, x.operandBits === 16 ? 16 : 32), port.unsigned().wrap()));
+instruction('OUT', ['E6 Ib AL', 'EE DX AL'], {}, (x, port, value) => portOut(x, port.unsigned().wrap(), value));
+instruction('OUT', ['E7 Ib eAX', 'EF DX eAX'], {}, (x, port) => portOut(x, port.unsigned().wrap(), x.gpr(0, x.operandBits === 16 ? 16 : 32)));
+
+// --- Control and debug registers -----------------------------------------------------------------
+
+/** 64 bits in 64-bit mode, else 32. */
+const fullWidth = (x: Semantics): 64 | 32 => (x.longMode ? 64 : 32);
+const general = (x: Semantics, operand: Operand): Expression => (fullWidth(x) === 64 ? operand.unsigned() : operand.unsigned().zeroExtend(32));
+
+for (const [name, letter, read, write] of [
+  ['cr', 'C', '20', '22'],
+  ['dr', 'D', '21', '23'],
+] as const) {
+  instruction('MOV', `0F ${read} Rq ${letter}q ; anymod`, { access: 'wr', modal: true }, (x, target, register) => {
+    x.requirePrivilege();
+    x.helper(`read_${name}`, register.number());
+    target.write(x.argument(0));
+  });
+  instruction('MOV', `0F ${write} ${letter}q Rq ; anymod`, { access: 'wr', ends: 'block', modal: true }, (x, register, value) => {
+    x.requirePrivilege();
+    x.setArgument(0, general(x, value));
+    x.helper(`write_${name}`, register.number());
+    x.leave();
+  });
+}
+
+instruction('CLTS', '0F 06', { ends: 'block', modal: true }, (x) => {
+  x.requirePrivilege();
+  x.setState64(state.CR0, x.state64(state.CR0).and(~8));
+  x.leave();
+});
+instruction('SMSW', '0F 01/4 Ev ; reg', { access: 'w' }, (x, target) => target.write(x.state64(state.CR0)));
+instruction('SMSW', '0F 01/4 Ew ; mem', { access: 'w' }, (x, target) => target.write(x.state64(state.CR0)));
+instruction('LMSW', '0F 01/6 Ew', { ends: 'block', modal: true }, (x, source) => {
+  x.requirePrivilege();
+  x.setArgument(0, source.unsigned());
+  x.helper('lmsw');
+  x.leave();
+});
+instruction('XGETBV', 'NP 0F 01 D0', {}, (x) => void x.helper('xgetbv'));
+instruction('XSETBV', 'NP 0F 01 D1', { ends: 'block', modal: true }, (x) => {
+  x.helper('xsetbv');
+  x.leave();
+});
+
+// --- Translation ---------------------------------------------------------------------------------
+
+instruction('INVLPG', '0F 01/7 M ; mem', { ends: 'block', modal: true }, (x, address) => {
+  x.requirePrivilege();
+  x.setArgument(0, address.linear());
+  x.helper('invlpg');
+  x.leave();
+});
+instruction('INVPCID', '66 0F 38 82 Gq Mdq', { ends: 'block', modal: true, feature: 'invpcid' }, (x, type, descriptor) => {
+  x.requirePrivilege();
+  const address = descriptor.linear();
+  const low = x.load(address, 64, 'unsigned');
+  const high = x.load(address.add(8), 64, 'unsigned');
+  x.setArgument(0, general(x, type));
+  x.setArgument(1, low);
+  x.setArgument(2, high);
+  x.helper('invpcid');
+  x.leave();
+});
+for (const [name, encoding] of [['INVD', '0F 08'], ['WBINVD', '0F 09']] as const) {
+  instruction(name, encoding, {}, (x) => {
+    x.requirePrivilege();
+    x.helper('wbinvd');
+  });
+}
+
+// --- MSRs, time, identification -------------------------------------------------------------------
+
+instruction('RDMSR', '0F 32', {}, (x) => {
+  x.requirePrivilege();
+  x.helper('rdmsr');
+});
+instruction('WRMSR', '0F 30', { ends: 'block', modal: true }, (x) => {
+  x.requirePrivilege();
+  x.helper('wrmsr');
+  x.leave();
+});
+instruction('RDTSC', '0F 31', {}, (x) => void x.helper('rdtsc'));
+instruction('RDTSCP', '0F 01 F9', { feature: 'rdtscp' }, (x) => {
+  x.helper('rdtsc');
+  x.gpr(1, 32).write(x.state64(state.TSC_AUX));
+});
+instruction('RDPMC', '0F 33', {}, (x) => void x.helper('rdpmc'));
+instruction('CPUID', '0F A2', {}, (x) => void x.helper('cpuid'));
+instruction('RDRAND', 'NP 0F C7/6 Rv', { access: 'w', feature: 'rdrand' }, (x, target) => randomInto(x, target));
+instruction('RDRAND', '66 0F C7/6 Rv', { access: 'w', feature: 'rdrand' }, (x, target) => randomInto(x, target));
+function randomInto(x: Semantics, target: Operand): void {
+  x.helper('random');
+  target.write(x.argument(0));
+  x.setFlags({ zero: 1, sign: 1, carry: i64(-(2n ** 63n)), overflow: 0 });
+}
+
+// --- System calls ----------------------------------------------------------------------------------
+
+function setSegment(x: Semantics, segment: number, selector: Expression, attributes: number): void {
+  x.setState64(segment + state.SEGMENT_BASE, 0);
+  x.setState32(segment + state.SEGMENT_LIMIT, -1);
+  x.setState32(segment + state.SEGMENT_SELECTOR, selector);
+  x.setState32(segment + state.SEGMENT_ATTRIBUTES, attributes);
+}
+
+instruction('SYSCALL', '0F 05 ; o64', { ends: 'block', modal: true }, (x) => {
+  x.f.if(x.state32(state.EFER).and(EFER_SCE).eqz(), () => x.raise(UNDEFINED_OPCODE));
+  const flags = x.rflags();
+  const selector = x.f.let(x.state64(state.STAR).shrU(32).wrap().and(0xfffc));
+  x.gpr(1, 64).write(x.nextIp());
+  x.gpr(11, 64).write(flags.and(~RF));
+  const kept = x.f.let(flags.and(x.state64(state.SFMASK).not()));
+  x.setStatusFlags(kept);
+  x.setState64(state.RFLAGS, kept.and(~(0x8d5 | RF)).or(2));
+  setSegment(x, state.CS, selector, CODE64);
+  setSegment(x, state.SS, selector.add(8), DATA);
+  x.setState32(state.CPL, 0);
+  x.updateTranslation();
+  x.goTo(x.state64(state.LSTAR));
+});
+instruction('SYSCALL', '0F 05 ; n64', { ends: 'block', modal: true }, (x) => {
+  // From compatibility mode to CSTAR; legacy mode's form is a helper's too.
+  x.helper('syscall_legacy');
+  x.continueAtRip();
+});
+
+instruction('SYSRET', '0F 07 ; o64', { ends: 'block', modal: true }, (x) => {
+  x.f.if(x.state32(state.EFER).and(EFER_SCE).eqz(), () => x.raise(UNDEFINED_OPCODE));
+  x.requirePrivilege();
+  const flags = x.f.let(x.gpr(11, 64).unsigned().and(0x3c7fd7));
+  const selector = x.f.let(x.state64(state.STAR).shrU(48).wrap().and(0xfffc));
+  const rip = x.f.let(x.operandBits === 64 ? x.gpr(1, 64).unsigned() : x.gpr(1, 32).unsigned());
+  x.setStatusFlags(flags);
+  x.setState64(state.RFLAGS, flags.and(~0x8d5).or(2));
+  if (x.operandBits === 64) setSegment(x, state.CS, selector.add(16).or(3), CODE64 | DPL3);
+  else setSegment(x, state.CS, selector.or(3), CODE32 | DPL3);
+  setSegment(x, state.SS, selector.add(8).or(3), DATA | DPL3);
+  x.setState32(state.CPL, 3);
+  x.updateTranslation();
+  x.setState64(state.RIP, rip);
+  if (x.operandBits !== 64) {
+    x.helper('mode_changed');
+    return x.leaveAtRip();
+  }
+  // Interrupts are likely enabled again now.
+  x.f.if(x.state32(state.EVENT_PENDING), () => x.leaveAtRip());
+  x.goTo(rip);
+});
+for (const [name, encoding] of [['SYSENTER', '0F 34'], ['SYSEXIT', '0F 35']] as const) {
+  instruction(name, encoding, { ends: 'block', modal: true }, (x) => {
+    x.helper(name.toLowerCase(), i32(x.operandBits));
+    x.continueAtRip();
+  });
+}
+
+instruction('SWAPGS', '0F 01 F8 ; o64', { modal: true }, (x) => {
+  x.requirePrivilege();
+  const base = x.state64(state.GS + state.SEGMENT_BASE);
+  x.setState64(state.GS + state.SEGMENT_BASE, x.state64(state.KERNEL_GS_BASE));
+  x.setState64(state.KERNEL_GS_BASE, base);
+});
+
+for (const [digit, name, segment, write] of [
+  [0, 'RDFSBASE', state.FS, false],
+  [1, 'RDGSBASE', state.GS, false],
+  [2, 'WRFSBASE', state.FS, true],
+  [3, 'WRGSBASE', state.GS, true],
+] as const) {
+  instruction(name, `F3 0F AE/${digit} Ry ; o64`, { access: write ? 'r' : 'w', modal: true, feature: 'fsgsbase' }, (x, operand) => {
+    x.f.if(x.state32(state.CR4).and(1 << 16).eqz(), () => x.raise(UNDEFINED_OPCODE));
+    if (!write) return operand.write(x.state64(segment + state.SEGMENT_BASE));
+    const base = operand.unsigned();
+    x.f.if(base.shl(16).shrS(16).ne(base), () => x.raiseWithCode(13, 0));
+    x.setState64(segment + state.SEGMENT_BASE, base);
+  });
+}
+
+for (const [name, encoding, set] of [['CLAC', 'NP 0F 01 CA', false], ['STAC', 'NP 0F 01 CB', true]] as const) {
+  instruction(name, encoding, { feature: 'smap' }, (x) => {
+    x.f.if(x.state32(state.CPL), () => x.raise(UNDEFINED_OPCODE));
+    const flags = x.state64(state.RFLAGS);
+    x.setState64(state.RFLAGS, set ? flags.or(AC) : flags.and(~AC));
+    x.updateTranslation();
+  });
+}
+
+// --- Interrupt returns and far transfers -----------------------------------------------------------
+
+instruction('IRET', 'CF', { ends: 'block', modal: true }, (x) => {
+  x.helper('iret', i32(x.operandBits));
+  x.continueAtRip();
+});
+instruction('IRET', 'CF ; s64', { ends: 'block', modal: true }, (x) => {
+  x.helper('iret', i32(64));
+  x.continueAtRip();
+});
+
+const farSelectorField = (_x: Semantics, operand: Operand): Expression => operand.unsigned();
+instruction('JMP far', 'EA Ip ; n64', { ends: 'block', modal: true }, (x, target) => {
+  x.setArgument(0, farSelectorField(x, target));
+  x.helper('far_jump_immediate', i32(x.operandBits));
+  x.continueAtRip();
+});
+instruction('CALL far', '9A Ip ; n64', { ends: 'block', modal: true }, (x, target) => {
+  x.setArgument(0, farSelectorField(x, target));
+  x.helper('far_call_immediate', i32(x.operandBits));
+  x.continueAtRip();
+});
+function farPointer(x: Semantics, memory: Operand): void {
+  const address = memory.linear();
+  const offset = x.load(address, x.operandBits, 'unsigned');
+  const selector = x.load(address.add(x.operandBits / 8), 16, 'unsigned');
+  x.setArgument(0, offset);
+  x.setArgument(1, selector);
+}
+instruction('JMP far', 'FF/5 M ; mem', { ends: 'block', modal: true }, (x, memory) => {
+  farPointer(x, memory);
+  x.helper('far_jump', i32(x.operandBits));
+  x.continueAtRip();
+});
+instruction('CALL far', 'FF/3 M ; mem', { ends: 'block', modal: true }, (x, memory) => {
+  farPointer(x, memory);
+  x.helper('far_call', i32(x.operandBits));
+  x.continueAtRip();
+});
+instruction('RET far', ['CA Iw', 'CB'], { ends: 'block', modal: true }, (x, release?: Operand) => {
+  x.helper('far_return', i32(x.operandBits), release ? release.unsigned().wrap() : i32(0));
+  x.continueAtRip();
+});
+
+// --- Segments and descriptor tables ------------------------------------------------------------------
+
+// Operand-sized, so that 66 and REX.W find the same instruction; a selector has 16 bits.
+instruction('MOV', '8C Ev Sw ; reg', { access: 'wr' }, (_x, target, segment) => target.write(segment.unsigned()));
+instruction('MOV', '8C Ew Sw ; mem', { access: 'wr' }, (_x, target, segment) => target.write(segment.unsigned()));
+instruction('MOV', '8E Sw Ew', { access: 'wr', ends: 'block', modal: true }, (x, segment, source) => {
+  x.setArgument(0, source.unsigned());
+  x.helper('load_segment', segment.number());
+  x.leave();
+});
+for (const [number, opcode] of [[0, '07'], [2, '17'], [3, '1F'], [4, '0F A1'], [5, '0F A9']] as const) {
+  instruction('POP', `${opcode} ; ${number < 4 ? 'n64 d64' : 'd64'}`, { ends: 'block', modal: true }, (x) => {
+    x.setArgument(0, x.peek(x.operandBits).and(0xffff));
+    x.helper('load_segment', i32(number));
+    x.dropStack(x.operandBits / 8);
+    x.leave();
+  });
+}
+for (const [name, number, encoding] of [
+  ['LES', 0, 'C4 Gv M ; n64 mem'], ['LDS', 3, 'C5 Gv M ; n64 mem'], ['LSS', 2, '0F B2 Gv M ; mem'], ['LFS', 4, '0F B4 Gv M ; mem'], ['LGS', 5, '0F B5 Gv M ; mem'],
+] as const) {
+  instruction(name, encoding, { access: 'wr', ends: 'block', modal: true }, (x, target, memory) => {
+    const address = memory.linear();
+    const offset = x.load(address, x.operandBits, 'unsigned');
+    x.setArgument(0, x.load(address.add(x.operandBits / 8), 16, 'unsigned'));
+    x.helper('load_segment', i32(number));
+    target.write(offset);
+    x.leave();
+  });
+}
+
+for (const [digit, name, base, limit] of [[0, 'GDT', state.GDTR_BASE, state.GDTR_LIMIT], [1, 'IDT', state.IDTR_BASE, state.IDTR_LIMIT]] as const) {
+  instruction(`S${name}`, `0F 01/${digit} M ; mem`, { modal: true }, (x, memory) => {
+    const address = memory.linear();
+    const bits = fullWidth(x);
+    // Both halves are checked for writing before either is stored.
+    x.load(address.add(2), bits, 'unsigned', 'modify');
+    x.store(address, 16, x.state64(limit).and(0xffff));
+    x.store(address.add(2), bits, x.state64(base));
+  });
+  instruction(`L${name}`, `0F 01/${digit + 2} M ; mem`, { modal: true }, (x, memory) => {
+    x.requirePrivilege();
+    const address = memory.linear();
+    const size = x.load(address, 16, 'unsigned');
+    const value = x.load(address.add(2), fullWidth(x), 'unsigned');
+    const start = x.f.let(x.longMode || x.operandBits !== 16 ? value : value.and(0xff_ffff));
+    if (x.longMode) x.f.if(start.shl(16).shrS(16).ne(start), () => x.raiseWithCode(13, 0));
+    x.setState64(base, start);
+    x.setState32(limit, size.wrap());
+  });
+}
+for (const [digit, name, segment] of [[0, 'SLDT', state.LDTR], [1, 'STR', state.TR]] as const) {
+  const read = (x: Semantics, target: Operand): void => target.write(apply('i64.extend_i32_u', x.state32(segment + state.SEGMENT_SELECTOR)));
+  instruction(name, `0F 00/${digit} Ev ; reg`, { access: 'w' }, read);
+  instruction(name, `0F 00/${digit} Ew ; mem`, { access: 'w' }, read);
+}
+for (const [digit, name] of [[2, 'lldt'], [3, 'ltr']] as const) {
+  instruction(name.toUpperCase(), `0F 00/${digit} Ew`, {}, (x, source) => {
+    x.requirePrivilege();
+    x.setArgument(0, source.unsigned());
+    x.helper(name);
+  });
+}
+for (const [digit, name] of [[4, 'verr'], [5, 'verw']] as const) {
+  instruction(name.toUpperCase(), `0F 00/${digit} Ew`, {}, (x, source) => {
+    x.setArgument(0, source.unsigned());
+    x.setStatusFlags(x.statusFlags().and(~0x40).or(select(x.helper(name), i64(0x40), i64(0))));
+  });
+}
+for (const [opcode, name] of [['02', 'lar'], ['03', 'lsl']] as const) {
+  instruction(name.toUpperCase(), `0F ${opcode} Gv Ew`, { access: 'mr' }, (x, target, source) => {
+    x.setArgument(0, source.unsigned());
+    const found = x.helper(name);
+    const old = target.unsigned();
+    const value = x.argument(0);
+    x.f.if(found, () => target.write(value), () => { if (x.operandBits !== 32) target.write(old); });
+    x.setStatusFlags(x.statusFlags().and(~0x40).or(select(found, i64(0x40), i64(0))));
+  });
+}
+
+// --- Virtualisation and waiting ----------------------------------------------------------------------
+
+for (const [name, encoding] of [['VMCALL', 'NP 0F 01 C1'], ['VMMCALL', 'NP 0F 01 D9']] as const) {
+  instruction(name, encoding, { ends: 'block', modal: true }, (x) => {
+    x.helper('hypercall', i32(x.longMode ? 1 : 0));
+    x.leave();
+  });
+}
+
+// --- Extended state ----------------------------------------------------------------------------------
+
+for (const [encoding, name, write] of [
+  ['NP 0F AE/0 M ; mem', 'FXSAVE', true], ['NP 0F AE/1 M ; mem', 'FXRSTOR', false],
+  ['NP 0F AE/4 M ; mem', 'XSAVE', true], ['NP 0F AE/5 M ; mem', 'XRSTOR', false],
+] as const) {
+  instruction(name, encoding, { modal: true }, (x, memory) => {
+    x.setArgument(0, memory.linear());
+    x.helper(name.toLowerCase(), i32(x.operandBits === 64 || false ? 1 : 0), i32(write ? 1 : 0));
+  });
+}
