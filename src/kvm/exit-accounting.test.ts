@@ -77,7 +77,8 @@ describe('exit accounting', () => {
     accounting.entry(1);
     accounting.pvEoiObserver(1).elided(0xec);
     expect(lines).toEqual([
-      'kvm_exit: vcpu 1 reason io rip 0xffffffff81061234 info1 0x0000000003f80010 info2 0x0000000000000000 intr_info 0x00000000 error_code 0x00000000',
+      'kvm_exit: vcpu 1 reason io rip 0xffffffff81061234 info1 0x0000000003f80010 info2 0x0000000000000000 ' +
+        'intr_info 0x00000000 error_code 0x00000000',
       'kvm_userspace_exit: reason KVM_EXIT_IO (2)',
       'kvm_inj_virq: IRQ 0xec',
       'kvm_entry: vcpu 1, rip 0xffffffff81061234',

@@ -95,7 +95,8 @@ describe('what exits', () => {
   const TSC = 0x10;
   it('MSRs that the CPU switches itself do not, the EOI register does', () => {
     for (const isa of ['vmx', 'svm'] as const) {
-      for (const msr of [0xc000_0100, 0xc000_0101, 0xc000_0102, 0x174, 0x175, 0x176]) expect(msrExits(isa, msr, true)).toBe(false);
+      for (const msr of [0xc000_0100, 0xc000_0101, 0xc000_0102, 0x174, 0x175, 0x176])
+        expect(msrExits(isa, msr, true)).toBe(false);
       for (const msr of [0x80b, 0x830, 0x6e0, 0x1b, 0xc000_0080, 0x4b56_4d04]) expect(msrExits(isa, msr, true)).toBe(true);
     }
   });
@@ -120,7 +121,10 @@ describe('what exits', () => {
     [5, 3, 3, false, true],
     [2, 0, 3, false, false],
   ])('CR8 from %i to %i with %i pending: VMX %s, SVM %s', (oldClass, newClass, pending, vmx, svm) => {
-    expect([cr8WriteExits('vmx', oldClass, newClass, pending), cr8WriteExits('svm', oldClass, newClass, pending)]).toEqual([vmx, svm]);
+    expect([cr8WriteExits('vmx', oldClass, newClass, pending), cr8WriteExits('svm', oldClass, newClass, pending)]).toEqual([
+      vmx,
+      svm,
+    ]);
   });
 
   it('CR0: TS is the guest’s everywhere, MP on SVM', () => {

@@ -60,9 +60,12 @@ describe('the --kvm switch', () => {
     expect(error('async-pf')).toContain('unknown feature');
   });
 
-  it.each(['', 'pv-eoi,', ',', 'off,+pv-eoi', 'pv-eoi,-steal-time', 'on,pv-eoi', '+on', '+'])('refuses %j in one line', (text) => {
-    expect(error(text)).toMatch(/^--kvm: [^\n]+$/);
-  });
+  it.each(['', 'pv-eoi,', ',', 'off,+pv-eoi', 'pv-eoi,-steal-time', 'on,pv-eoi', '+on', '+'])(
+    'refuses %j in one line',
+    (text) => {
+      expect(error(text)).toMatch(/^--kvm: [^\n]+$/);
+    },
+  );
 });
 
 describe('CPUID', () => {

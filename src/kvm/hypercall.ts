@@ -104,7 +104,8 @@ function sendIpi(host: HypercallHost, bitmaps: [bigint, bigint], min: number, ic
     const first = (min + half * bits) >>> 0; // wraps at 32 bits, as KVM's does
     for (let i = 0; i < bits; i++) {
       const destination = first + i;
-      if ((bitmap >> BigInt(i)) & 1n && destination < 2 ** 32 && host.deliver(destination, { ...message, destination })) accepted++;
+      if ((bitmap >> BigInt(i)) & 1n && destination < 2 ** 32 && host.deliver(destination, { ...message, destination }))
+        accepted++;
     }
   });
   return accepted;

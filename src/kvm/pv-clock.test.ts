@@ -44,7 +44,18 @@ describe('the scale', () => {
   });
 
   it('is normalised and right to one part in 2^31 for any frequency', () => {
-    for (const hz of [1, 3, 32_768, 1_193_182, 999_999_999, 1_000_000_001, 2_893_437_000, 4_294_967_296, 9_999_999_967, 2 ** 40 + 1]) {
+    for (const hz of [
+      1,
+      3,
+      32_768,
+      1_193_182,
+      999_999_999,
+      1_000_000_001,
+      2_893_437_000,
+      4_294_967_296,
+      9_999_999_967,
+      2 ** 40 + 1,
+    ]) {
       const { multiplier, shift } = pvClockScale(hz);
       expect(multiplier).toBeGreaterThanOrEqual(2 ** 31);
       expect(multiplier).toBeLessThan(2 ** 32);

@@ -26,7 +26,7 @@ export interface GuestByteAccess {
 
 /** What PV EOI needs of the vCPU's local APIC. */
 export interface PvEoiLocalApic {
-  /** Ends the highest interrupt in service, with all that follows (PPR, I/O APIC); does nothing if there is none. */
+  /** Ends the highest interrupt in service, with all that follows: a broadcast to the I/O APICs has to be performed, too. */
   endOfInterrupt(): void;
   /** Any IRR bit at all, deliverable or not. */
   hasPendingIrr(): boolean;
@@ -36,7 +36,7 @@ export interface PvEoiLocalApic {
   isEnabled(): boolean;
 }
 
-/** Vectors whose EOI the I/O APIC has to see: they are never armed. See `IoApicEoiVectors`. */
+/** Vectors whose EOI the I/O APIC has to see: they are never armed. See `ioApicEoiRule`. */
 export interface IoApicEoiRule {
   needsIoApicEoi(vector: number): boolean;
 }

@@ -72,6 +72,7 @@ export class StealTime {
     const base = this.record();
     if (base < 0) return;
     this.memory.view.setUint8(base + RECORD.preempted, PREEMPTED);
+    this.memory.onWrite(this.guestPhysical + RECORD.preempted, 1);
     this.updateRequested = true;
   }
 

@@ -19,7 +19,10 @@ export const INTERRUPT_SOURCES = [
   'extint',
 ] as const satisfies readonly InterruptSource[];
 
-const SOURCE_INDEX = Object.fromEntries(INTERRUPT_SOURCES.map((source, index) => [source, index])) as Record<InterruptSource, number>;
+const SOURCE_INDEX = Object.fromEntries(INTERRUPT_SOURCES.map((source, index) => [source, index])) as Record<
+  InterruptSource,
+  number
+>;
 const SOURCES = INTERRUPT_SOURCES.length;
 const VECTORS = 256;
 const REASONS = EXIT_REASONS.length;
@@ -320,7 +323,15 @@ export interface InterruptBalance {
   /** accepted = injected + discardedInIrr + inIrr + remainder */
   delivery: { accepted: number; injected: number; discardedInIrr: number; inIrr: number; remainder: number };
   /** injected (less `external`, which have no EOI) = written + elided + discardedInIsr + inIsr + remainder */
-  ending: { injected: number; external: number; written: number; elided: number; discardedInIsr: number; inIsr: number; remainder: number };
+  ending: {
+    injected: number;
+    external: number;
+    written: number;
+    elided: number;
+    discardedInIsr: number;
+    inIsr: number;
+    remainder: number;
+  };
   /** Of the EOIs written and elided: sent on to the I/O APIC. */
   broadcast: number;
   /** written = the sum of `writtenBecause` + remainder, and armed = elided + disarmed (+ 0 or 1 still armed) */

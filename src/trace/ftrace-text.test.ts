@@ -2,7 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { formatEvent, formatFields, ftraceHeader, writeFtrace } from './ftrace-text.ts';
 import { TRACEPOINTS, type TraceEvent, type TraceRecord, Tracer } from './tracepoints.ts';
 
-const stamp = (record: TraceRecord, vcpu = 0, timestampNanoseconds = 0) => ({ ...record, vcpu, timestampNanoseconds }) as TraceEvent;
+const stamp = (record: TraceRecord, vcpu = 0, timestampNanoseconds = 0) =>
+  ({ ...record, vcpu, timestampNanoseconds }) as TraceEvent;
 
 /** What Linux 6.1 prints for each record. */
 const lines: [TraceRecord, string][] = [
@@ -19,7 +20,8 @@ const lines: [TraceRecord, string][] = [
       intr_info: 0,
       error_code: 0,
     },
-    'vcpu 1 reason APIC_ACCESS rip 0xffffffff8105ff2d info1 0x00000000000010b0 info2 0x0000000000000000 intr_info 0x00000000 error_code 0x00000000',
+    'vcpu 1 reason APIC_ACCESS rip 0xffffffff8105ff2d info1 0x00000000000010b0 info2 0x0000000000000000 ' +
+      'intr_info 0x00000000 error_code 0x00000000',
   ],
   [
     {
@@ -56,8 +58,14 @@ const lines: [TraceRecord, string][] = [
   [{ name: 'kvm_msr', write: false, ecx: 0xc001_0015, data: 0n, exception: true }, 'msr_read c0010015 = 0x0 (#GP)'],
   [{ name: 'kvm_cr', rw: 'write', cr: 0, val: 0x8005_0033n }, 'cr_write 0 = 0x80050033'],
   [{ name: 'kvm_pio', rw: 'write', port: 0x3f8, size: 1, count: 1, val: 0x41 }, 'pio_write at 0x3f8 size 1 count 1 val 0x41 '],
-  [{ name: 'kvm_pio', rw: 'read', port: 0x1f0, size: 2, count: 256, val: 0xffff }, 'pio_read at 0x1f0 size 2 count 256 val 0xffff (...)'],
-  [{ name: 'kvm_mmio', type: 'unsatisfied-read', len: 4, gpa: 0xfed0_00f0, val: 0n }, 'mmio unsatisfied-read len 4 gpa 0xfed000f0 val 0x0'],
+  [
+    { name: 'kvm_pio', rw: 'read', port: 0x1f0, size: 2, count: 256, val: 0xffff },
+    'pio_read at 0x1f0 size 2 count 256 val 0xffff (...)',
+  ],
+  [
+    { name: 'kvm_mmio', type: 'unsatisfied-read', len: 4, gpa: 0xfed0_00f0, val: 0n },
+    'mmio unsatisfied-read len 4 gpa 0xfed000f0 val 0x0',
+  ],
   [
     { name: 'kvm_cpuid', function: 0x4000_0001, index: 0, rax: 0x100_bae9n, rbx: 0n, rcx: 0n, rdx: 0n, found: true },
     'func 40000001 idx 0 rax 100bae9 rbx 0 rcx 0 rdx 0, cpuid entry found',
@@ -69,8 +77,14 @@ const lines: [TraceRecord, string][] = [
   [{ name: 'kvm_hypercall', nr: 10n, a0: 5n, a1: 0n, a2: 0n, a3: 0xfdn }, 'nr 0xa a0 0x5 a1 0x0 a2 0x0 a3 0xfd'],
   [{ name: 'kvm_msi_set_irq', address: 0xfee0_100cn, data: 0x4023 }, 'dst 1 vec 35 (Fixed|logical|edge|rh)'],
   [{ name: 'kvm_msi_set_irq', address: 0x100_fee0_2000n, data: 0x8122 }, 'dst 102 vec 34 (LowPrio|physical|level)'],
-  [{ name: 'kvm_ioapic_set_irq', e: 0x0300_0000_0000_8930n, pin: 9, coalesced: false }, 'pin 9 dst 3 vec 48 (LowPrio|logical|level)'],
-  [{ name: 'kvm_ioapic_set_irq', e: 0x1_0000n, pin: 4, coalesced: true }, 'pin 4 dst 0 vec 0 (Fixed|physical|edge|masked) (coalesced)'],
+  [
+    { name: 'kvm_ioapic_set_irq', e: 0x0300_0000_0000_8930n, pin: 9, coalesced: false },
+    'pin 9 dst 3 vec 48 (LowPrio|logical|level)',
+  ],
+  [
+    { name: 'kvm_ioapic_set_irq', e: 0x1_0000n, pin: 4, coalesced: true },
+    'pin 4 dst 0 vec 0 (Fixed|physical|edge|masked) (coalesced)',
+  ],
   [{ name: 'kvm_pic_set_irq', chip: 1, pin: 1, elcr: 0x0e, imr: 0, coalesced: false }, 'chip 1 pin 1 (level)'],
   [{ name: 'kvm_pic_set_irq', chip: 0, pin: 0, elcr: 0, imr: 0xff, coalesced: true }, 'chip 0 pin 0 (edge|masked) (coalesced)'],
   [{ name: 'kvm_set_irq', gsi: 4, level: 1, irq_source_id: 0 }, 'gsi 4 level 1 source 0'],

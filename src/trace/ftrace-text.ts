@@ -13,49 +13,57 @@ const hex8 = (value: number) => `0x${(value >>> 0).toString(16).padStart(8, '0')
 
 const DELIVERY_MODES = ['Fixed', 'LowPrio', 'SMI', 'Res3', 'NMI', 'INIT', 'SIPI', 'ExtINT'];
 const SHORTHANDS = ['dst', 'self', 'all', 'all-but-self'];
-const triggerName = (isLevel: boolean) => (isLevel ? 'level' : 'edge');
-const destinationModeName = (isLogical: boolean) => (isLogical ? 'logical' : 'physical');
+/** Bits that the ICR, a redirection entry and MSI data have in the same places. */
+const deliveryMode = (word: number) => DELIVERY_MODES[(word >> 8) & 7];
+const destinationMode = (word: number) => (word & 0x800 ? 'logical' : 'physical');
+const trigger = (word: number) => (word & 0x8000 ? 'level' : 'edge');
 
 /** By xAPIC offset; of the eight registers each of ISR, TMR and IRR the kernel names the first. */
 const APIC_REGISTERS: Record<number, string> = {
-  0x020: 'ID',
-  0x030: 'LVR',
-  0x080: 'TASKPRI',
-  0x090: 'ARBPRI',
-  0x0a0: 'PROCPRI',
-  0x0b0: 'EOI',
-  0x0c0: 'RRR',
-  0x0d0: 'LDR',
-  0x0e0: 'DFR',
-  0x0f0: 'SPIV',
-  0x100: 'ISR',
-  0x180: 'TMR',
-  0x200: 'IRR',
-  0x280: 'ESR',
-  0x300: 'ICR',
-  0x310: 'ICR2',
-  0x320: 'LVTT',
-  0x330: 'LVTTHMR',
-  0x340: 'LVTPC',
-  0x350: 'LVT0',
-  0x360: 'LVT1',
-  0x370: 'LVTERR',
-  0x380: 'TMICT',
-  0x390: 'TMCCT',
-  0x3e0: 'TDCR',
-  0x3f0: 'SELF_IPI',
-  0x400: 'EFEAT',
-  0x410: 'ECTRL',
+  32: 'ID',
+  48: 'LVR',
+  128: 'TASKPRI',
+  144: 'ARBPRI',
+  160: 'PROCPRI',
+  176: 'EOI',
+  192: 'RRR',
+  208: 'LDR',
+  224: 'DFR',
+  240: 'SPIV',
+  256: 'ISR',
+  384: 'TMR',
+  512: 'IRR',
+  640: 'ESR',
+  768: 'ICR',
+  784: 'ICR2',
+  800: 'LVTT',
+  816: 'LVTTHMR',
+  832: 'LVTPC',
+  848: 'LVT0',
+  864: 'LVT1',
+  880: 'LVTERR',
+  896: 'TMICT',
+  912: 'TMCCT',
+  992: 'TDCR',
+  1008: 'SELF_IPI',
+  1024: 'EFEAT',
+  1040: 'ECTRL',
 };
 const apicRegisterName = (offset: number) => (APIC_REGISTERS[offset] ? `APIC_${APIC_REGISTERS[offset]}` : `0x${hex(offset)}`);
 
 /** Exit reasons of struct kvm_run that this machine has. */
-const USERSPACE_EXITS: Record<number, string> = { 2: 'KVM_EXIT_IO', 5: 'KVM_EXIT_HLT', 6: 'KVM_EXIT_MMIO', 8: 'KVM_EXIT_SHUTDOWN' };
+const USERSPACE_EXITS: Record<number, string> = {
+  2: 'KVM_EXIT_IO',
+  5: 'KVM_EXIT_HLT',
+  6: 'KVM_EXIT_MMIO',
+  8: 'KVM_EXIT_SHUTDOWN',
+};
 export const UserspaceExit = { io: 2, hlt: 5, mmio: 6, shutdown: 8 } as const;
 
 /** By vector; the gaps are vectors the kernel has no name for. */
 const EXCEPTIONS = 'DE DB - BP OF BR UD NM DF - TS NP SS GP PF - MF AC MC'.split(' ');
-const exceptionName = (vector: number) => (/[A-Z]/.test(EXCEPTIONS[vector] ?? '') ? `#${EXCEPTIONS[vector]}` : `0x${hex(vector)}`);
+const exceptionName = (vector: number) =>
+  /[A-Z]/.test(EXCEPTIONS[vector] ?? '') ? `#${EXCEPTIONS[vector]}` : `0x${hex(vector)}`;
 
 /** The fields of an event, without its name. */
 export function formatFields(event: TraceEvent): string {
@@ -79,13 +87,11 @@ export function formatFields(event: TraceEvent): string {
     }
     case 'kvm_apic_ipi': {
       const icr = event.icr_low;
-      return (
-        `dst ${hex(event.dest_id >>> 0)} vec ${icr & 0xff} (${DELIVERY_MODES[(icr >> 8) & 7]}|${destinationModeName((icr & 0x800) !== 0)}|` +
-        `${icr & 0x4000 ? 'assert' : 'de-assert'}|${triggerName((icr & 0x8000) !== 0)}|${SHORTHANDS[(icr >> 18) & 3]})`
-      );
+      const kind = `${deliveryMode(icr)}|${destinationMode(icr)}|${icr & 0x4000 ? 'assert' : 'de-assert'}|${trigger(icr)}`;
+      return `dst ${hex(event.dest_id >>> 0)} vec ${icr & 0xff} (${kind}|${SHORTHANDS[(icr >> 18) & 3]})`;
     }
     case 'kvm_apic_accept_irq':
-      return `apicid ${hex(event.apicid)} vec ${event.vec} (${DELIVERY_MODES[event.dm & 7]}|${triggerName(event.tm)})`;
+      return `apicid ${hex(event.apicid)} vec ${event.vec} (${DELIVERY_MODES[event.dm]}|${event.tm ? 'level' : 'edge'})`;
     case 'kvm_apic':
       return `apic_${event.rw} ${apicRegisterName(event.reg)} = 0x${hex(event.val)}`;
     case 'kvm_eoi':
@@ -98,8 +104,8 @@ export function formatFields(event: TraceEvent): string {
     case 'kvm_cr':
       return `cr_${event.rw} ${hex(event.cr)} = 0x${hex(event.val)}`;
     case 'kvm_pio': {
-      const more = event.count > 1 ? '(...)' : '';
-      return `pio_${event.rw} at 0x${hex(event.port)} size ${event.size} count ${event.count} val 0x${hex(event.val >>> 0)} ${more}`;
+      const { rw, port, size, count, val } = event;
+      return `pio_${rw} at 0x${hex(port)} size ${size} count ${count} val 0x${hex(val >>> 0)} ${count > 1 ? '(...)' : ''}`;
     }
     case 'kvm_mmio':
       return `mmio ${event.type} len ${event.len} gpa 0x${hex(event.gpa)} val 0x${hex(event.val)}`;
@@ -113,23 +119,19 @@ export function formatFields(event: TraceEvent): string {
     case 'kvm_msi_set_irq': {
       const { address, data } = event;
       const destination = ((address >> 12n) & 0xffn) | ((address >> 32n) & 0xffff_ff00n);
-      const redirectionHint = address & 8n ? '|rh' : '';
-      return (
-        `dst ${hex(destination)} vec ${data & 0xff} (${DELIVERY_MODES[(data >> 8) & 7]}|${destinationModeName((address & 4n) !== 0n)}|` +
-        `${triggerName((data & 0x8000) !== 0)}${redirectionHint})`
-      );
+      const mode = address & 4n ? 'logical' : 'physical';
+      const hint = address & 8n ? '|rh' : '';
+      return `dst ${hex(destination)} vec ${data & 0xff} (${deliveryMode(data)}|${mode}|${trigger(data)}${hint})`;
     }
     case 'kvm_ioapic_set_irq': {
       const low = Number(event.e & 0xffff_ffffn);
-      return (
-        `pin ${event.pin} dst ${hex((event.e >> 56n) & 0xffn)} vec ${low & 0xff} (${DELIVERY_MODES[(low >> 8) & 7]}|` +
-        `${destinationModeName((low & 0x800) !== 0)}|${triggerName((low & 0x8000) !== 0)}${low & 0x1_0000 ? '|masked' : ''})${coalesced(event)}`
-      );
+      const kind = `${deliveryMode(low)}|${destinationMode(low)}|${trigger(low)}${low & 0x1_0000 ? '|masked' : ''}`;
+      return `pin ${event.pin} dst ${hex((event.e >> 56n) & 0xffn)} vec ${low & 0xff} (${kind})${coalesced(event)}`;
     }
     case 'kvm_pic_set_irq': {
       const bit = 1 << event.pin;
-      const masked = event.imr & bit ? '|masked' : '';
-      return `chip ${event.chip} pin ${event.pin} (${triggerName((event.elcr & bit) !== 0)}${masked})${coalesced(event)}`;
+      const kind = `${event.elcr & bit ? 'level' : 'edge'}${event.imr & bit ? '|masked' : ''}`;
+      return `chip ${event.chip} pin ${event.pin} (${kind})${coalesced(event)}`;
     }
     case 'kvm_set_irq':
       return `gsi ${event.gsi} level ${event.level} source ${event.irq_source_id}`;
@@ -157,7 +159,8 @@ export function formatEvent(event: TraceEvent): string {
   const task = `vcpu-${event.vcpu}`.padStart(16);
   const threadId = String(FIRST_THREAD_ID + event.vcpu).padEnd(7);
   const cpu = String(event.vcpu).padStart(3, '0');
-  return `${task}-${threadId} [${cpu}] ..... ${formatTimestamp(event.timestampNanoseconds)}: ${event.name}: ${formatFields(event)}`;
+  const time = formatTimestamp(event.timestampNanoseconds);
+  return `${task}-${threadId} [${cpu}] ..... ${time}: ${event.name}: ${formatFields(event)}`;
 }
 
 /** The comment at the top of a trace. `entries` is unknown (and left out) while a trace is being written. */
