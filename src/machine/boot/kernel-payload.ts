@@ -4,7 +4,7 @@
  * Not supported: bzip2 and LZO; kernels packed by them boot by their own stub.
  */
 import { gunzipSync } from 'fflate';
-import { decompress as unzstd } from 'fzstd';
+import { Decompress } from 'fzstd';
 import { BootError } from './boot-error.ts';
 import type { BzImage } from './bzimage.ts';
 import { crc32 } from './crc32.ts';
@@ -35,7 +35,7 @@ export function payloadFormat(payload: Uint8Array): PayloadFormat | undefined {
 }
 
 /** The vmlinux (ELF, with its relocations behind it) in a bzImage. Throws a BootError where there is none or it is corrupt. */
-export function extractVmlinux(image: BzImage): Uint8Array {
+export function extractVmlinux(image: Pick<BzImage, 'payload'>): Uint8Array {
   const { payload } = image;
   if (!payload || payload.length <= SIZE_BYTES) throw new BootError('the kernel does not say where its packed vmlinux lies');
   const format = payloadFormat(payload);
@@ -77,8 +77,16 @@ function unpackGzip(payload: Uint8Array, size: number): Uint8Array {
   return vmlinux;
 }
 
+/** By streaming, so that a frame which unpacks to more than it should is stopped. */
 function unpackZstd(packed: Uint8Array, size: number): Uint8Array {
-  const vmlinux = unzstd(packed, new Uint8Array(size));
-  if (vmlinux.length !== size) throw new Error(`it holds ${vmlinux.length} bytes instead of ${size}`);
+  const vmlinux = new Uint8Array(size);
+  let position = 0;
+  const decompressor = new Decompress((chunk) => {
+    if (position + chunk.length > size) throw new Error('more data than the kernel says');
+    vmlinux.set(chunk, position);
+    position += chunk.length;
+  });
+  decompressor.push(packed, true);
+  if (position !== size) throw new Error(`it holds ${position} bytes instead of ${size}`);
   return vmlinux;
 }

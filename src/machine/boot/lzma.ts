@@ -287,13 +287,24 @@ export function decodeLzma2(input: Uint8Array, from: number, output: Uint8Array,
   }
 }
 
-/** The .lzma format: properties, dictionary size, unpacked size (all ones when an end marker closes it), then the data. */
+/** The .lzma format: properties, dictionary size, unpacked size (all ones where an end marker closes the data), then the data. */
 export function unpackLzma(input: Uint8Array, unpackedBytes: number): Uint8Array {
-  const output = new Uint8Array(unpackedBytes);
+  const HEADER_SIZE = 13;
+  const UNKNOWN_SIZE = 2n ** 64n - 1n;
+  if (input.length < HEADER_SIZE) throw new Error('it is truncated');
+  const statedSize = new DataView(input.buffer, input.byteOffset).getBigUint64(5, true);
+  if (statedSize !== UNKNOWN_SIZE && statedSize !== BigInt(unpackedBytes)) {
+    throw new Error(`it holds ${statedSize} bytes instead of ${unpackedBytes}`);
+  }
+  const closed = statedSize === UNKNOWN_SIZE;
+  // Room for one byte more shows whether the marker comes where it should.
+  const end = unpackedBytes + (closed ? 1 : 0);
+  const output = new Uint8Array(end);
   const decoder = new LzmaDecoder(input, output);
   decoder.setProperties(decoder.next());
-  decoder.at = 13;
+  decoder.at = HEADER_SIZE;
   decoder.startRangeCoder();
-  decoder.decode(unpackedBytes);
-  return output;
+  decoder.decode(end);
+  if (decoder.position !== unpackedBytes) throw new Error(`it does not end after ${unpackedBytes} bytes`);
+  return output.subarray(0, unpackedBytes);
 }
