@@ -44,12 +44,14 @@ export function comparePackedStrings(operands: DataView, control: number, firstL
     switch ((control >> 2) & 3) {
       case AGGREGATION_ORDERED:
         // The needle from j on, as far as there are elements; what is past its own end matches anything.
-        for (let i = 0; i < first && j + i < elements; i++) if (j + i >= second || element(0, i) !== element(1, j + i)) return false;
+        for (let i = 0; i < first && j + i < elements; i++)
+          if (j + i >= second || element(0, i) !== element(1, j + i)) return false;
         return true;
       case AGGREGATION_EACH:
         return j < first && j < second ? element(0, j) === element(1, j) : j >= first && j >= second;
       case AGGREGATION_RANGES:
-        for (let i = 0; i + 1 < first && j < second; i += 2) if (element(0, i) <= element(1, j) && element(1, j) <= element(0, i + 1)) return true;
+        for (let i = 0; i + 1 < first && j < second; i += 2)
+          if (element(0, i) <= element(1, j) && element(1, j) <= element(0, i + 1)) return true;
         return false;
       default:
         for (let i = 0; i < first && j < second; i++) if (element(0, i) === element(1, j)) return true;

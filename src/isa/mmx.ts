@@ -12,10 +12,15 @@ instruction('MOVD', ['NP 0F 6E Pq Ed ; W0', 'NP 0F 7E Ed Pq ; W0'], { access: 'w
   x.enterMmx();
   destination.write(source.unsigned());
 });
-instruction('MOVQ', ['NP 0F 6E Pq Eq ; W1', 'NP 0F 7E Eq Pq ; W1', 'NP 0F 6F Pq Qq', 'NP 0F 7F Qq Pq'], { access: 'wr' }, (x, destination, source) => {
-  x.enterMmx();
-  destination.write(source.unsigned());
-});
+instruction(
+  'MOVQ',
+  ['NP 0F 6E Pq Eq ; W1', 'NP 0F 7E Eq Pq ; W1', 'NP 0F 6F Pq Qq', 'NP 0F 7F Qq Pq'],
+  { access: 'wr' },
+  (x, destination, source) => {
+    x.enterMmx();
+    destination.write(source.unsigned());
+  },
+);
 instruction('MOVNTQ', 'NP 0F E7 Mq Pq', { access: 'wr' }, (x, destination, source) => {
   x.enterMmx();
   destination.write(source.unsigned());

@@ -22,8 +22,12 @@ function toInteger(value: Expression, bits: number): Expression {
   return select(fits, apply('i64.trunc_sat_f64_s', value), i64(-(1n << 63n)));
 }
 
-for (const [name, prefix, size, format] of [['SS', 'F3', 'ss', SINGLE], ['SD', 'F2', 'sd', DOUBLE]] as const) {
-  const read = (operand: Operand): Expression => (format === SINGLE ? apply('f64.promote_f32', scalar(operand, format)) : scalar(operand, format));
+for (const [name, prefix, size, format] of [
+  ['SS', 'F3', 'ss', SINGLE],
+  ['SD', 'F2', 'sd', DOUBLE],
+] as const) {
+  const read = (operand: Operand): Expression =>
+    format === SINGLE ? apply('f64.promote_f32', scalar(operand, format)) : scalar(operand, format);
   instruction(`CVTT${name}2SI`, `${prefix} 0F 2C Gy W${size}`, { access: 'wr', hot: true }, (x, destination, source) => {
     x.requireSse();
     destination.write(toInteger(x.f.let(read(source)), destination.bits));
@@ -48,6 +52,7 @@ function doublesToIntegers(v: Expression): Expression {
   return merge(lanes, apply('i32x4.trunc_sat_f64x2_s_zero', v), INDEFINITE.and(LOW_64));
 }
 
+// biome-ignore format: a table
 for (const [mnemonic, encoding, format, convert, truncates] of [
   ['CVTPS2DQ', '66 0F 5B Vdq Wps', SINGLE, singlesToIntegers, false],
   ['CVTTPS2DQ', 'F3 0F 5B Vdq Wps', SINGLE, singlesToIntegers, true],
@@ -67,7 +72,7 @@ for (const [mnemonic, encoding, format, convert, truncates] of [
     if (mmx) destination.write(low64(result));
     else destination.writeVector(result);
   });
-} // biome-ignore format: a table
+}
 
 // --- To floating point --------------------------------------------------------------------------------
 
@@ -80,8 +85,8 @@ interface RoundingError {
 }
 
 /**
- * What to add to the bits of a result rounded to nearest to have it rounded by `mode`: 1 makes a number's magnitude larger, -1 smaller, in
- * 64-bit lanes. The neighbour of the largest finite number is infinity, and of zero the smallest denormal, as they should.
+ * What to add to the bits of a result rounded to nearest to have it rounded by `mode`, in 64-bit lanes: 1 makes a number's
+ * magnitude larger, -1 smaller. The neighbour of the largest finite number is infinity, and of zero the smallest denormal.
  */
 function correction(x: Semantics, mode: Expression, { negative, above, below }: RoundingError): Expression {
   const tooLarge = merge(negative, below, above);
@@ -184,7 +189,10 @@ function integerToScalar(x: Semantics, value: Expression, format: Format): Expre
   });
   return f.get(result);
 }
-for (const [mnemonic, encoding, format] of [['CVTSI2SS', 'F3 0F 2A Vss Ey', SINGLE], ['CVTSI2SD', 'F2 0F 2A Vsd Ey', DOUBLE]] as const) {
+for (const [mnemonic, encoding, format] of [
+  ['CVTSI2SS', 'F3 0F 2A Vss Ey', SINGLE],
+  ['CVTSI2SD', 'F2 0F 2A Vsd Ey', DOUBLE],
+] as const) {
   instruction(mnemonic, encoding, { access: 'mr', hot: true }, (x, destination, source) => {
     x.requireSse();
     const value = source.signed();

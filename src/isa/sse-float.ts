@@ -12,7 +12,19 @@
 import { apply, type Expression, i32, select } from '../wasm/expression.ts';
 import { instruction } from './instruction.ts';
 import type { Operand, Semantics } from './semantics.ts';
-import { byteOf, controlByFields, DOUBLEWORDS, everySecond, gather, interleave, lanesByBits, lanesOf, merge, pick, swizzle } from './vector.ts';
+import {
+  byteOf,
+  controlByFields,
+  DOUBLEWORDS,
+  everySecond,
+  gather,
+  interleave,
+  lanesByBits,
+  lanesOf,
+  merge,
+  pick,
+  swizzle,
+} from './vector.ts';
 
 /** Single or double precision. */
 export interface Format {
@@ -28,17 +40,33 @@ export interface Format {
 }
 
 export const SINGLE: Format = {
-  bits: 32, shape: 'f32x4', integers: 'i32x4', type: 'f32',
-  sign: lanesOf(32, [0x8000_0000]), quiet: lanesOf(32, [0x0040_0000]), indefinite: lanesOf(32, [0xffc0_0000]),
-}; // biome-ignore format: a table
+  bits: 32,
+  shape: 'f32x4',
+  integers: 'i32x4',
+  type: 'f32',
+  sign: lanesOf(32, [0x8000_0000]),
+  quiet: lanesOf(32, [0x0040_0000]),
+  indefinite: lanesOf(32, [0xffc0_0000]),
+};
 export const DOUBLE: Format = {
-  bits: 64, shape: 'f64x2', integers: 'i64x2', type: 'f64',
-  sign: lanesOf(64, [1n << 63n]), quiet: lanesOf(64, [1n << 51n]), indefinite: lanesOf(64, [0xfff8n << 48n]),
-}; // biome-ignore format: a table
+  bits: 64,
+  shape: 'f64x2',
+  integers: 'i64x2',
+  type: 'f64',
+  sign: lanesOf(64, [1n << 63n]),
+  quiet: lanesOf(64, [1n << 51n]),
+  indefinite: lanesOf(64, [0xfff8n << 48n]),
+};
 
 /** The four encodings of an arithmetic instruction: suffix, mandatory prefix, operand size, precision. */
-const PACKED = [['PS', 'NP', 'ps', SINGLE], ['PD', '66', 'pd', DOUBLE]] as const;
-const SCALAR = [['SS', 'F3', 'ss', SINGLE], ['SD', 'F2', 'sd', DOUBLE]] as const;
+const PACKED = [
+  ['PS', 'NP', 'ps', SINGLE],
+  ['PD', '66', 'pd', DOUBLE],
+] as const;
+const SCALAR = [
+  ['SS', 'F3', 'ss', SINGLE],
+  ['SD', 'F2', 'sd', DOUBLE],
+] as const;
 
 /** The low element of a vector operand as an f32 or f64. */
 export const scalar = (operand: Operand, { bits }: Format): Expression =>
@@ -88,26 +116,42 @@ export const roundingControl = (x: Semantics, mxcsr: Expression): Expression => 
 export const roundVector = (x: Semantics, format: Format, v: Expression, mode: Expression): Expression =>
   pick(x, mode, ...ROUNDINGS.map((name) => apply(`${format.shape}.${name}`, v)));
 /** A scalar likewise. */
-export const roundScalar = (x: Semantics, v: Expression, mode: Expression): Expression => pick(x, mode, ...ROUNDINGS.map((name) => v.op(name)));
+export const roundScalar = (x: Semantics, v: Expression, mode: Expression): Expression =>
+  pick(x, mode, ...ROUNDINGS.map((name) => v.op(name)));
 
 // --- ADD, SUB, MUL, DIV, SQRT -------------------------------------------------------------------------
 
-for (const [name, opcode] of [['ADD', '58'], ['MUL', '59'], ['SUB', '5C'], ['DIV', '5E']]) {
+for (const [name, opcode] of [
+  ['ADD', '58'],
+  ['MUL', '59'],
+  ['SUB', '5C'],
+  ['DIV', '5E'],
+]) {
   const operation = name.toLowerCase();
   for (const [suffix, prefix, size, format] of PACKED) {
-    instruction(`${name}${suffix}`, `${prefix} 0F ${opcode} V${size} W${size}`, { access: 'mr', hot: true }, (x, destination, source) => {
-      x.requireSse();
-      const b = source.vector();
-      destination.writeVector(arithmetic(x, format, operation, destination.vector(), b));
-    });
+    instruction(
+      `${name}${suffix}`,
+      `${prefix} 0F ${opcode} V${size} W${size}`,
+      { access: 'mr', hot: true },
+      (x, destination, source) => {
+        x.requireSse();
+        const b = source.vector();
+        destination.writeVector(arithmetic(x, format, operation, destination.vector(), b));
+      },
+    );
   }
   for (const [suffix, prefix, size, format] of SCALAR) {
-    instruction(`${name}${suffix}`, `${prefix} 0F ${opcode} V${size} W${size}`, { access: 'mr', hot: true }, (x, destination, source) => {
-      x.requireSse();
-      const b = x.f.let(scalar(source, format));
-      const a = x.f.let(scalar(destination, format));
-      destination.writeLow(withNan(x, format, a, b, a.op(operation, b)), format.bits);
-    });
+    instruction(
+      `${name}${suffix}`,
+      `${prefix} 0F ${opcode} V${size} W${size}`,
+      { access: 'mr', hot: true },
+      (x, destination, source) => {
+        x.requireSse();
+        const b = x.f.let(scalar(source, format));
+        const a = x.f.let(scalar(destination, format));
+        destination.writeLow(withNan(x, format, a, b, a.op(operation, b)), format.bits);
+      },
+    );
   }
 }
 
@@ -128,7 +172,10 @@ for (const [suffix, prefix, size, format] of SCALAR) {
 
 // --- MIN and MAX: the second operand where either is a NaN or both are zero -------------------------------
 
-for (const [name, opcode, operation] of [['MIN', '5D', 'pmin'], ['MAX', '5F', 'pmax']]) {
+for (const [name, opcode, operation] of [
+  ['MIN', '5D', 'pmin'],
+  ['MAX', '5F', 'pmax'],
+]) {
   for (const [suffix, prefix, size, format] of PACKED) {
     instruction(`${name}${suffix}`, `${prefix} 0F ${opcode} V${size} W${size}`, { access: 'mr' }, (x, destination, source) => {
       x.requireSse();
@@ -138,42 +185,56 @@ for (const [name, opcode, operation] of [['MIN', '5D', 'pmin'], ['MAX', '5F', 'p
     });
   }
   for (const [suffix, prefix, size, format] of SCALAR) {
-    instruction(`${name}${suffix}`, `${prefix} 0F ${opcode} V${size} W${size}`, { access: 'mr', hot: true }, (x, destination, source) => {
-      x.requireSse();
-      const b = x.f.let(scalar(source, format));
-      const a = x.f.let(scalar(destination, format));
-      destination.writeLow(select(a.op(name === 'MIN' ? 'lt' : 'gt', b), a, b), format.bits);
-    });
+    instruction(
+      `${name}${suffix}`,
+      `${prefix} 0F ${opcode} V${size} W${size}`,
+      { access: 'mr', hot: true },
+      (x, destination, source) => {
+        x.requireSse();
+        const b = x.f.let(scalar(source, format));
+        const a = x.f.let(scalar(destination, format));
+        destination.writeLow(select(a.op(name === 'MIN' ? 'lt' : 'gt', b), a, b), format.bits);
+      },
+    );
   }
 }
 
 // --- Reciprocals --------------------------------------------------------------------------------------
 
-/** Denormal operands count as zero, denormal results become zero; signs stay. */
-const flushed = (x: Semantics, v: Expression): Expression => {
-  const value = x.f.let(v);
-  const normal = apply('f32x4.ge', apply('f32x4.abs', value), lanesOf(32, [0x0080_0000]));
-  return x.f.let(value.and(normal.or(apply('f32x4.ne', value, value)).or(SINGLE.sign)));
-};
+/** `v` where `keep`, elsewhere a zero of its sign. */
+const orZero = (keep: Expression, v: Expression): Expression => v.and(keep.or(SINGLE.sign));
 const ONES = lanesOf(32, [0x3f80_0000]);
-for (const [name, opcode, approximate] of [
-  ['RCP', '53', (x: Semantics, v: Expression) => apply('f32x4.div', ONES, flushed(x, v))],
-  ['RSQRT', '52', (x: Semantics, v: Expression) => apply('f32x4.div', ONES, apply('f32x4.sqrt', flushed(x, v)))],
-] as const) {
-  const result = (x: Semantics, v: Expression): Expression => flushed(x, withNans(x, SINGLE, v, v, approximate(x, v)));
+const SMALLEST_NORMAL = lanesOf(32, [0x0080_0000]);
+/** Its reciprocal, and that of all above, is flushed to zero. */
+const TWO_TO_126 = lanesOf(32, [0x7e80_0000]);
+
+for (const [name, opcode] of [
+  ['RCP', '53'],
+  ['RSQRT', '52'],
+]) {
+  // A denormal operand counts as zero.
+  const approximate = (x: Semantics, v: Expression): Expression => {
+    const magnitude = x.f.let(apply('f32x4.abs', v));
+    const operand = x.f.let(orZero(apply('f32x4.lt', magnitude, SMALLEST_NORMAL).not(), v));
+    if (name === 'RSQRT') return withNans(x, SINGLE, v, v, apply('f32x4.div', ONES, apply('f32x4.sqrt', operand)));
+    return orZero(apply('f32x4.ge', magnitude, TWO_TO_126).not(), withNans(x, SINGLE, v, v, apply('f32x4.div', ONES, operand)));
+  };
   instruction(`${name}PS`, `NP 0F ${opcode} Vps Wps`, { access: 'wr' }, (x, destination, source) => {
     x.requireSse();
-    destination.writeVector(result(x, source.vector()));
+    destination.writeVector(approximate(x, source.vector()));
   });
   instruction(`${name}SS`, `F3 0F ${opcode} Vss Wss`, { access: 'wr' }, (x, destination, source) => {
     x.requireSse();
-    destination.writeLow(result(x, x.f.let(splatFloat(SINGLE, scalar(source, SINGLE)))), 32);
+    destination.writeLow(approximate(x, x.f.let(splatFloat(SINGLE, scalar(source, SINGLE)))), 32);
   });
 }
 
 // --- SSE3: alternating and horizontal sums ------------------------------------------------------------
 
-for (const [suffix, prefix, format, odd] of [['PS', 'F2', SINGLE, [0, 5, 2, 7]], ['PD', '66', DOUBLE, [0, 3]]] as const) {
+for (const [suffix, prefix, format, odd] of [
+  ['PS', 'F2', SINGLE, [0, 5, 2, 7]],
+  ['PD', '66', DOUBLE, [0, 3]],
+] as const) {
   instruction(`ADDSUB${suffix}`, `${prefix} 0F D0 Vdq Wdq`, { access: 'mr' }, (x, destination, source) => {
     x.requireSse();
     const b = source.vector();
@@ -181,7 +242,10 @@ for (const [suffix, prefix, format, odd] of [['PS', 'F2', SINGLE, [0, 5, 2, 7]],
     const both = gather(apply(`${format.shape}.sub`, a, b), apply(`${format.shape}.add`, a, b), format.bits, odd);
     destination.writeVector(withNans(x, format, a, b, both));
   });
-  for (const [name, opcode, operation] of [['HADD', '7C', 'add'], ['HSUB', '7D', 'sub']]) {
+  for (const [name, opcode, operation] of [
+    ['HADD', '7C', 'add'],
+    ['HSUB', '7D', 'sub'],
+  ]) {
     instruction(`${name}${suffix}`, `${prefix} 0F ${opcode} Vdq Wdq`, { access: 'mr' }, (x, destination, source) => {
       x.requireSse();
       const b = source.vector();
@@ -217,21 +281,29 @@ for (const [suffix, prefix, size, format] of SCALAR) {
     destination.writeLow(mask.extendS(), format.bits);
   });
   // UCOMI differs from COMI only in when it signals an invalid operation.
-  for (const [name, opcode] of [['UCOMI', '2E'], ['COMI', '2F']]) {
-    instruction(`${name}${suffix}`, `${format.bits === 32 ? 'NP' : '66'} 0F ${opcode} V${size} W${size}`, { access: 'rr', hot: true }, (x, first, second) => {
-      x.requireSse();
-      const b = x.f.let(scalar(second, format));
-      const a = x.f.let(scalar(first, format));
-      const atLeast = x.f.let(a.op('ge', b));
-      const atMost = x.f.let(a.op('le', b));
-      // Equal: both. Unordered: neither; ZF, PF and CF are set.
-      x.setFlags({
-        zero: atLeast.xor(atMost).extendU(),
-        sign: atLeast.or(atMost).extendU(),
-        carry: atLeast.eqz().extendU().shl(63),
-        overflow: 0,
-      });
-    });
+  for (const [name, opcode] of [
+    ['UCOMI', '2E'],
+    ['COMI', '2F'],
+  ]) {
+    instruction(
+      `${name}${suffix}`,
+      `${format.bits === 32 ? 'NP' : '66'} 0F ${opcode} V${size} W${size}`,
+      { access: 'rr', hot: true },
+      (x, first, second) => {
+        x.requireSse();
+        const b = x.f.let(scalar(second, format));
+        const a = x.f.let(scalar(first, format));
+        const atLeast = x.f.let(a.op('ge', b));
+        const atMost = x.f.let(a.op('le', b));
+        // Equal: both. Unordered: neither; ZF, PF and CF are set.
+        x.setFlags({
+          zero: atLeast.xor(atMost).extendU(),
+          sign: atLeast.or(atMost).extendU(),
+          carry: atLeast.eqz().extendU().shl(63),
+          overflow: 0,
+        });
+      },
+    );
   }
 }
 
@@ -246,12 +318,17 @@ for (const [name, opcode, operation] of [
   ['UNPCKH', '15', null],
 ] as const) {
   for (const [suffix, prefix, size, format] of PACKED) {
-    instruction(`${name}${suffix}`, `${prefix} 0F ${opcode} V${size} W${size}`, { access: 'mr', hot: true }, (x, destination, source) => {
-      x.requireSse();
-      const b = source.vector();
-      const a = destination.vector();
-      destination.writeVector(operation ? operation(a, b) : interleave(a, b, format.bits, name === 'UNPCKL' ? 0 : 1));
-    });
+    instruction(
+      `${name}${suffix}`,
+      `${prefix} 0F ${opcode} V${size} W${size}`,
+      { access: 'mr', hot: true },
+      (x, destination, source) => {
+        x.requireSse();
+        const b = source.vector();
+        const a = destination.vector();
+        destination.writeVector(operation ? operation(a, b) : interleave(a, b, format.bits, name === 'UNPCKL' ? 0 : 1));
+      },
+    );
   }
 }
 

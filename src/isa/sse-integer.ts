@@ -11,9 +11,29 @@ import type { FunctionBuilder } from '../wasm/function-builder.ts';
 import { type Attributes, instruction } from './instruction.ts';
 import type { Operand, Semantics } from './semantics.ts';
 import {
-  BYTE_NUMBERS, byteOf, bytesFrom, controlByFields, DOUBLEWORDS, everySecond, type FieldShuffle, gather, halves, HIGH_WORDS,
-  high64, interleave, type LaneBits, lanesOf, low64, LOW_WORDS, merge, oneLane, shiftLanes, SHAPE, splat, swizzle,
-} from './vector.ts'; // biome-ignore format: a list
+  BYTE_NUMBERS,
+  byteOf,
+  bytesFrom,
+  controlByFields,
+  DOUBLEWORDS,
+  everySecond,
+  type FieldShuffle,
+  gather,
+  halves,
+  HIGH_WORDS,
+  high64,
+  interleave,
+  type LaneBits,
+  lanesOf,
+  low64,
+  LOW_WORDS,
+  merge,
+  oneLane,
+  shiftLanes,
+  SHAPE,
+  splat,
+  swizzle,
+} from './vector.ts';
 
 /** An operation on two vectors, destination first. What it uses twice it keeps with `f.let`. */
 export type Lanes = (a: Expression, b: Expression, f: FunctionBuilder) => Expression;
@@ -27,7 +47,11 @@ export type MmxForm = 'same' | 'paired' | 'none';
 /** True of MMX registers and what goes with them, false of XMM. */
 const isMmx = (operand: Operand): boolean => operand.bits === 64;
 
-const plain = (name: string): Lanes => (a, b) => apply(name, a, b);
+/** The vector instruction `name`. */
+export const plain =
+  (name: string): Lanes =>
+  (a, b) =>
+    apply(name, a, b);
 
 /** Computes `destination = lanes(destination, source)` in either width. */
 function compute(x: Semantics, destination: Operand, source: Operand, lanes: Lanes, mmx: MmxForm): void {
@@ -35,7 +59,8 @@ function compute(x: Semantics, destination: Operand, source: Operand, lanes: Lan
   if (!isMmx(destination)) {
     x.requireSse();
     const b = source.vector();
-    return destination.writeVector(lanes(destination.vector(), b, f));
+    destination.writeVector(lanes(destination.vector(), b, f));
+    return;
   }
   x.enterMmx();
   const b = source.unsigned();
@@ -59,37 +84,47 @@ function computeUnary(x: Semantics, destination: Operand, source: Operand, lanes
 export function packed(mnemonic: string, opcode: string, lanes: Lanes, mmx: MmxForm = 'same', attributes: Attributes = {}): void {
   const encodings = [`66 ${opcode} Vdq Wdq`];
   if (mmx !== 'none') encodings.push(`NP ${opcode} Pq Qq`);
-  instruction(mnemonic, encodings, { access: 'mr', ...attributes }, (x, destination, source) => compute(x, destination, source, lanes, mmx));
+  instruction(mnemonic, encodings, { access: 'mr', ...attributes }, (x, destination, source) =>
+    compute(x, destination, source, lanes, mmx),
+  );
 }
 
 // --- Sums, comparisons, minima ------------------------------------------------------------------------
 
+// biome-ignore format: a table
 for (const [mnemonic, opcode, operation] of [
   ['PADDB', 'FC', 'i8x16.add'], ['PADDW', 'FD', 'i16x8.add'], ['PADDD', 'FE', 'i32x4.add'], ['PADDQ', 'D4', 'i64x2.add'],
   ['PSUBB', 'F8', 'i8x16.sub'], ['PSUBW', 'F9', 'i16x8.sub'], ['PSUBD', 'FA', 'i32x4.sub'], ['PSUBQ', 'FB', 'i64x2.sub'],
-  ['PADDSB', 'EC', 'i8x16.add_sat_s'], ['PADDSW', 'ED', 'i16x8.add_sat_s'], ['PADDUSB', 'DC', 'i8x16.add_sat_u'], ['PADDUSW', 'DD', 'i16x8.add_sat_u'],
-  ['PSUBSB', 'E8', 'i8x16.sub_sat_s'], ['PSUBSW', 'E9', 'i16x8.sub_sat_s'], ['PSUBUSB', 'D8', 'i8x16.sub_sat_u'], ['PSUBUSW', 'D9', 'i16x8.sub_sat_u'],
+  ['PADDSB', 'EC', 'i8x16.add_sat_s'], ['PADDSW', 'ED', 'i16x8.add_sat_s'],
+  ['PADDUSB', 'DC', 'i8x16.add_sat_u'], ['PADDUSW', 'DD', 'i16x8.add_sat_u'],
+  ['PSUBSB', 'E8', 'i8x16.sub_sat_s'], ['PSUBSW', 'E9', 'i16x8.sub_sat_s'],
+  ['PSUBUSB', 'D8', 'i8x16.sub_sat_u'], ['PSUBUSW', 'D9', 'i16x8.sub_sat_u'],
   ['PAVGB', 'E0', 'i8x16.avgr_u'], ['PAVGW', 'E3', 'i16x8.avgr_u'],
-  ['PMINUB', 'DA', 'i8x16.min_u'], ['PMAXUB', 'DE', 'i8x16.max_u'], ['PMINSW', 'EA', 'i16x8.min_s'], ['PMAXSW', 'EE', 'i16x8.max_s'],
+  ['PMINUB', 'DA', 'i8x16.min_u'], ['PMAXUB', 'DE', 'i8x16.max_u'],
+  ['PMINSW', 'EA', 'i16x8.min_s'], ['PMAXSW', 'EE', 'i16x8.max_s'],
   ['PCMPEQB', '74', 'i8x16.eq'], ['PCMPEQW', '75', 'i16x8.eq'], ['PCMPEQD', '76', 'i32x4.eq'],
   ['PCMPGTB', '64', 'i8x16.gt_s'], ['PCMPGTW', '65', 'i16x8.gt_s'], ['PCMPGTD', '66', 'i32x4.gt_s'],
   ['PAND', 'DB', 'v128.and'], ['POR', 'EB', 'v128.or'], ['PXOR', 'EF', 'v128.xor'],
   ['PMULLW', 'D5', 'i16x8.mul'], ['PMADDWD', 'F5', 'i32x4.dot_i16x8_s'],
-]) packed(mnemonic, `0F ${opcode}`, plain(operation), 'same', { hot: true }); // biome-ignore format: a table
+]) packed(mnemonic, `0F ${opcode}`, plain(operation), 'same', { hot: true });
 
 packed('PANDN', '0F DF', (a, b) => apply('v128.andnot', b, a), 'same', { hot: true });
 
 // --- Products and differences -------------------------------------------------------------------------
 
 /** High words of the 32-bit products. */
-const highProducts = (sign: 's' | 'u'): Lanes => (a, b) =>
-  everySecond(apply(`i32x4.extmul_low_i16x8_${sign}`, a, b), apply(`i32x4.extmul_high_i16x8_${sign}`, a, b), 16, 1);
+const highProducts =
+  (sign: 's' | 'u'): Lanes =>
+  (a, b) =>
+    everySecond(apply(`i32x4.extmul_low_i16x8_${sign}`, a, b), apply(`i32x4.extmul_high_i16x8_${sign}`, a, b), 16, 1);
 packed('PMULHW', '0F E5', highProducts('s'));
 packed('PMULHUW', '0F E4', highProducts('u'));
 
 /** 64-bit products of the even doublewords. */
-export const evenProducts = (sign: 's' | 'u'): Lanes => (a, b) =>
-  apply(`i64x2.extmul_low_i32x4_${sign}`, gather(a, a, 32, [0, 2, 0, 2]), gather(b, b, 32, [0, 2, 0, 2]));
+export const evenProducts =
+  (sign: 's' | 'u'): Lanes =>
+  (a, b) =>
+    apply(`i64x2.extmul_low_i32x4_${sign}`, gather(a, a, 32, [0, 2, 0, 2]), gather(b, b, 32, [0, 2, 0, 2]));
 packed('PMULUDQ', '0F F4', evenProducts('u'));
 
 /** |a - b| of unsigned bytes. */
@@ -115,23 +150,34 @@ packed('PMULHRSW', '0F 38 0B', (a, b) => {
 
 // --- SSSE3: signs and horizontal sums -----------------------------------------------------------------
 
-for (const [suffix, sign, absolute, bits] of [['B', '08', '1C', 8], ['W', '09', '1D', 16], ['D', '0A', '1E', 32]] as const) {
+for (const [suffix, sign, absolute, bits] of [
+  ['B', '08', '1C', 8],
+  ['W', '09', '1D', 16],
+  ['D', '0A', '1E', 32],
+] as const) {
   const shape = SHAPE[bits];
   packed(`PSIGN${suffix}`, `0F 38 ${sign}`, (a, b, f) => {
     const negative = f.let(apply(`${shape}.shr_s`, b, i32(bits - 1)));
     return apply(`${shape}.sub`, a.xor(negative), negative).and(apply(`${shape}.ne`, b, lanesOf(bits, [0])));
   });
-  instruction(`PABS${suffix}`, [`66 0F 38 ${absolute} Vdq Wdq`, `NP 0F 38 ${absolute} Pq Qq`], { access: 'wr' }, (x, destination, source) => {
-    computeUnary(x, destination, source, (v) => apply(`${shape}.abs`, v));
-  });
+  instruction(
+    `PABS${suffix}`,
+    [`66 0F 38 ${absolute} Vdq Wdq`, `NP 0F 38 ${absolute} Pq Qq`],
+    { access: 'wr' },
+    (x, destination, source) => {
+      computeUnary(x, destination, source, (v) => apply(`${shape}.abs`, v));
+    },
+  );
 }
 
+// biome-ignore format: a table
 for (const [mnemonic, opcode, bits, operation] of [
   ['PHADDW', '01', 16, 'add'], ['PHADDD', '02', 32, 'add'], ['PHADDSW', '03', 16, 'add_sat_s'],
   ['PHSUBW', '05', 16, 'sub'], ['PHSUBD', '06', 32, 'sub'], ['PHSUBSW', '07', 16, 'sub_sat_s'],
 ] as const) {
-  packed(mnemonic, `0F 38 ${opcode}`, (a, b) => apply(`${SHAPE[bits]}.${operation}`, everySecond(a, b, bits, 0), everySecond(a, b, bits, 1)), 'paired');
-} // biome-ignore format: a table
+  const combine = plain(`${SHAPE[bits]}.${operation}`);
+  packed(mnemonic, `0F 38 ${opcode}`, (a, b, f) => combine(everySecond(a, b, bits, 0), everySecond(a, b, bits, 1), f), 'paired');
+}
 
 // --- Packing and unpacking ----------------------------------------------------------------------------
 
@@ -139,17 +185,27 @@ packed('PACKSSWB', '0F 63', plain('i8x16.narrow_i16x8_s'), 'paired');
 packed('PACKSSDW', '0F 6B', plain('i16x8.narrow_i32x4_s'), 'paired');
 packed('PACKUSWB', '0F 67', plain('i8x16.narrow_i16x8_u'), 'paired');
 
-for (const [suffix, low, high, bits] of [['BW', '60', '68', 8], ['WD', '61', '69', 16], ['DQ', '62', '6A', 32], ['QDQ', '6C', '6D', 64]] as const) {
+for (const [suffix, low, high, bits] of [
+  ['BW', '60', '68', 8],
+  ['WD', '61', '69', 16],
+  ['DQ', '62', '6A', 32],
+  ['QDQ', '6C', '6D', 64],
+] as const) {
   // PUNPCKLxx reads 32 bits of memory into MMX registers; PUNPCKHxx there is the high half of what the low ones interleave.
   const mmx = bits === 64 ? [[], []] : [[`NP 0F ${low} Pq Qd`], [`NP 0F ${high} Pq Qq`]];
   const take = [low64, high64];
   for (const half of [0, 1] as const) {
-    instruction(`PUNPCK${'LH'[half]}${suffix}`, [`66 0F ${[low, high][half]} Vdq Wdq`, ...mmx[half]], { access: 'mr', hot: true }, (x, destination, source) => {
-      if (!isMmx(destination)) return compute(x, destination, source, (a, b) => interleave(a, b, bits, half), 'none');
-      x.enterMmx();
-      const b = splat(64, source.unsigned());
-      destination.write(take[half](interleave(splat(64, destination.unsigned()), b, bits, 0)));
-    });
+    instruction(
+      `PUNPCK${'LH'[half]}${suffix}`,
+      [`66 0F ${[low, high][half]} Vdq Wdq`, ...mmx[half]],
+      { access: 'mr', hot: true },
+      (x, destination, source) => {
+        if (!isMmx(destination)) return compute(x, destination, source, (a, b) => interleave(a, b, bits, half), 'none');
+        x.enterMmx();
+        const b = splat(64, source.unsigned());
+        destination.write(take[half](interleave(splat(64, destination.unsigned()), b, bits, 0)));
+      },
+    );
   }
 }
 
@@ -172,16 +228,27 @@ instruction('PSHUFB', 'NP 0F 38 00 Pq Qq', { access: 'mr' }, (x, destination, so
   compute(x, destination, source, (a, b) => swizzle(a, b.and(lanesOf(8, [0x87]))), 'same');
 });
 
-instruction('PALIGNR', ['66 0F 3A 0F Vdq Wdq Ib', 'NP 0F 3A 0F Pq Qq Ib'], { access: 'mrr' }, (x, destination, source, immediate) => {
-  const control = x.f.let(bytesFrom(byteOf(x, immediate)));
-  if (isMmx(destination)) {
-    x.enterMmx();
-    const low = source.unsigned();
-    destination.write(low64(swizzle(halves(low, destination.unsigned()), control)));
-  } else {
-    compute(x, destination, source, (a, b) => swizzle(b, control).or(apply('i8x16.swizzle', a, apply('i8x16.sub', control, lanesOf(8, [16])))), 'none');
-  }
-});
+instruction(
+  'PALIGNR',
+  ['66 0F 3A 0F Vdq Wdq Ib', 'NP 0F 3A 0F Pq Qq Ib'],
+  { access: 'mrr' },
+  (x, destination, source, immediate) => {
+    const control = x.f.let(bytesFrom(byteOf(x, immediate)));
+    if (isMmx(destination)) {
+      x.enterMmx();
+      const low = source.unsigned();
+      destination.write(low64(swizzle(halves(low, destination.unsigned()), control)));
+    } else {
+      compute(
+        x,
+        destination,
+        source,
+        (a, b) => swizzle(b, control).or(apply('i8x16.swizzle', a, apply('i8x16.sub', control, lanesOf(8, [16])))),
+        'none',
+      );
+    }
+  },
+);
 
 instruction('PSRLDQ', '66 0F 73/3 Udq Ib', { access: 'mr' }, (x, destination, immediate) => {
   x.requireSse();
@@ -193,21 +260,24 @@ instruction('PSLLDQ', '66 0F 73/7 Udq Ib', { access: 'mr' }, (x, destination, im
   destination.writeVector(swizzle(destination.vector(), apply('i8x16.sub', BYTE_NUMBERS, bytes)));
 });
 
+// biome-ignore format: a table
 for (const [mnemonic, digit, bits, name, byRegister, byImmediate] of [
   ['PSRLW', 2, 16, 'shr_u', 'D1', '71'], ['PSRLD', 2, 32, 'shr_u', 'D2', '72'], ['PSRLQ', 2, 64, 'shr_u', 'D3', '73'],
   ['PSRAW', 4, 16, 'shr_s', 'E1', '71'], ['PSRAD', 4, 32, 'shr_s', 'E2', '72'],
   ['PSLLW', 6, 16, 'shl', 'F1', '71'], ['PSLLD', 6, 32, 'shl', 'F2', '72'], ['PSLLQ', 6, 64, 'shl', 'F3', '73'],
 ] as const) {
   packed(mnemonic, `0F ${byRegister}`, (v, amount, f) => shiftLanes(v, name, bits, f.let(low64(amount))));
-  instruction(mnemonic, [`66 0F ${byImmediate}/${digit} Udq Ib`, `NP 0F ${byImmediate}/${digit} Nq Ib`], { access: 'mr', hot: true }, (x, destination, immediate) => {
+  const encodings = [`66 0F ${byImmediate}/${digit} Udq Ib`, `NP 0F ${byImmediate}/${digit} Nq Ib`];
+  instruction(mnemonic, encodings, { access: 'mr', hot: true }, (x, destination, immediate) => {
     computeUnary(x, destination, destination, (v) => shiftLanes(v, name, bits, immediate.unsigned()));
   });
-} // biome-ignore format: a table
+}
 
 // --- Single words -------------------------------------------------------------------------------------
 
 /** The lane that an immediate names, as an i32; bits of it beyond the number of lanes are ignored. */
-export const laneNumber = (x: Semantics, immediate: Operand, lanes: number): Expression => x.f.let(byteOf(x, immediate).and(lanes - 1));
+export const laneNumber = (x: Semantics, immediate: Operand, lanes: number): Expression =>
+  x.f.let(byteOf(x, immediate).and(lanes - 1));
 
 /** `v` with `value` (an i64) in lane `lane`. */
 export function insertLane(v: Expression, bits: LaneBits, lane: Expression, value: Expression): Expression {
@@ -215,7 +285,8 @@ export function insertLane(v: Expression, bits: LaneBits, lane: Expression, valu
 }
 
 /** Lane `lane` of `v` at the low end of an i64, with anything above it. */
-export const extractLane = (v: Expression, bits: LaneBits, lane: Expression): Expression => low64(swizzle(v, bytesFrom(lane.mul(bits / 8))));
+export const extractLane = (v: Expression, bits: LaneBits, lane: Expression): Expression =>
+  low64(swizzle(v, bytesFrom(lane.mul(bits / 8))));
 
 instruction('PINSRW', ['66 0F C4 Vdq Ew Ib', 'NP 0F C4 Pq Ew Ib'], { access: 'mrr' }, (x, destination, source, immediate) => {
   if (isMmx(destination)) {

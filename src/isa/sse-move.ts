@@ -1,12 +1,11 @@
 /**
  * Moves between XMM registers, general registers and memory; merges and duplications; MXCSR. SDM 2A and 2B.
- * Left out: MASKMOVDQU ignores a segment override and the 67 prefix (its address is DS:RDI at the mode's width).
  */
 
-import { DS, MXCSR } from '../cpu/state.ts';
+import { MXCSR } from '../cpu/state.ts';
 import { apply, type Expression, i64 } from '../wasm/expression.ts';
 import { instruction } from './instruction.ts';
-import type { Bits, Operand, Semantics } from './semantics.ts';
+import type { Operand, Semantics } from './semantics.ts';
 import { gather, high64, low64, LOW_64, splat, swizzle } from './vector.ts';
 
 const EXCEPTION_GP = 13;
@@ -25,13 +24,15 @@ for (const [mnemonic, load, store] of [
   ['MOVAPS', 'NP 0F 28', 'NP 0F 29'],
   ['MOVAPD', '66 0F 28', '66 0F 29'],
   ['MOVDQA', '66 0F 6F', '66 0F 7F'],
-]) instruction(mnemonic, [`${load} Vdq Wdq`, `${store} Wdq Vdq`], { access: 'wr', hot: true }, move);
+])
+  instruction(mnemonic, [`${load} Vdq Wdq`, `${store} Wdq Vdq`], { access: 'wr', hot: true }, move);
 
 for (const [mnemonic, load, store] of [
   ['MOVUPS', 'NP 0F 10', 'NP 0F 11'],
   ['MOVUPD', '66 0F 10', '66 0F 11'],
   ['MOVDQU', 'F3 0F 6F', 'F3 0F 7F'],
-]) instruction(mnemonic, [`${load} Vdq Wdq`, `${store} Wdq Vdq`], { access: 'wr', hot: true, unaligned: true }, move);
+])
+  instruction(mnemonic, [`${load} Vdq Wdq`, `${store} Wdq Vdq`], { access: 'wr', hot: true, unaligned: true }, move);
 
 instruction('LDDQU', 'F2 0F F0 Vdq Mdq', { access: 'wr', unaligned: true }, move);
 instruction('MOVNTPS', 'NP 0F 2B Mdq Vdq', { access: 'wr' }, move);
@@ -63,11 +64,16 @@ for (const [mnemonic, prefix, bits, size] of [
   ['MOVSS', 'F3', 32, 'ss'],
   ['MOVSD', 'F2', 64, 'sd'],
 ] as const) {
-  instruction(mnemonic, [`${prefix} 0F 10 V${size} W${size}`, `${prefix} 0F 11 W${size} V${size}`], { access: 'wr', hot: true }, (x, destination, source) => {
-    x.requireSse();
-    if (source.kind === 'memory') destination.writeVector(source.vector());
-    else destination.writeLow(source.unsigned(), bits);
-  });
+  instruction(
+    mnemonic,
+    [`${prefix} 0F 10 V${size} W${size}`, `${prefix} 0F 11 W${size} V${size}`],
+    { access: 'wr', hot: true },
+    (x, destination, source) => {
+      x.requireSse();
+      if (source.kind === 'memory') destination.writeVector(source.vector());
+      else destination.writeLow(source.unsigned(), bits);
+    },
+  );
 }
 
 // Halves.
@@ -75,10 +81,15 @@ for (const [mnemonic, prefix] of [
   ['PS', 'NP'],
   ['PD', '66'],
 ]) {
-  instruction(`MOVL${mnemonic}`, [`${prefix} 0F 12 Vq Mq ; mem`, `${prefix} 0F 13 Mq Vq`], { access: 'wr' }, (x, destination, source) => {
-    x.requireSse();
-    destination.writeLow(source.unsigned(), 64);
-  });
+  instruction(
+    `MOVL${mnemonic}`,
+    [`${prefix} 0F 12 Vq Mq ; mem`, `${prefix} 0F 13 Mq Vq`],
+    { access: 'wr' },
+    (x, destination, source) => {
+      x.requireSse();
+      destination.writeLow(source.unsigned(), 64);
+    },
+  );
   instruction(`MOVH${mnemonic}`, `${prefix} 0F 16 Vdq Mq ; mem`, { access: 'mr' }, (x, destination, source) => {
     x.requireSse();
     const high = source.unsigned();
@@ -128,11 +139,10 @@ for (const [mnemonic, encodings, shape] of [
   });
 }
 
-/** Stores the bytes of `data` whose byte of `mask` is negative at DS:rDI. All of them are checked before the first is stored. */
+/** Stores the bytes of `data` whose byte of `mask` is negative at DS:rDI. All are checked before the first is stored. */
 function maskedStore(x: Semantics, data: Expression, mask: Expression): void {
   const { f } = x;
-  const addressBits: Bits = x.longMode ? 64 : 32;
-  const base = f.let(x.segmentBase(DS).add(x.gpr(7, addressBits).unsigned()));
+  const base = f.let(x.dataSegmentBase().add(x.gpr(7, x.addressBits).unsigned()));
   const selected = f.let(apply('i8x16.bitmask', mask));
   const left = f.local('i32');
   const each = (body: (address: Expression, byte: Expression) => void): void => {
@@ -150,11 +160,11 @@ function maskedStore(x: Semantics, data: Expression, mask: Expression): void {
   each((address) => x.load(address, 8, 'unsigned', 'modify'));
   each((address, byte) => x.store(address, 8, f.let(low64(swizzle(data, splat(8, byte))))));
 }
-instruction('MASKMOVDQU', '66 0F F7 Vdq Udq', { access: 'rr' }, (x, data, mask) => {
+instruction('MASKMOVDQU', '66 0F F7 Vdq Udq', { access: 'rr', addressed: true }, (x, data, mask) => {
   x.requireSse();
   maskedStore(x, data.vector(), mask.vector());
 });
-instruction('MASKMOVQ', 'NP 0F F7 Pq Nq', { access: 'rr' }, (x, data, mask) => {
+instruction('MASKMOVQ', 'NP 0F F7 Pq Nq', { access: 'rr', addressed: true }, (x, data, mask) => {
   x.enterMmx();
   maskedStore(x, splat(64, data.unsigned()), zeroHigh(splat(64, mask.unsigned())));
 });

@@ -8,29 +8,59 @@ import { MXCSR } from '../cpu/state.ts';
 import { apply, type Expression, i32, i64, select } from '../wasm/expression.ts';
 import { instruction } from './instruction.ts';
 import type { Operand, Semantics } from './semantics.ts';
-import { arithmetic, DOUBLE, type Format, roundingControl, roundScalar, roundVector, scalar, SINGLE, withNan, withNans } from './sse-float.ts';
-import { evenProducts, extractLane, insertLane, laneNumber, type Lanes, packed } from './sse-integer.ts';
 import {
-  byteOf, bytesFrom, gather, halves, high64, type LaneBits, lanesByBits, lanesOf, LOW_64, low64, merge, oneLane, SHAPE, splat, swizzle, ZERO,
-} from './vector.ts'; // biome-ignore format: a list
+  arithmetic,
+  DOUBLE,
+  type Format,
+  roundingControl,
+  roundScalar,
+  roundVector,
+  scalar,
+  SINGLE,
+  withNan,
+  withNans,
+} from './sse-float.ts';
+import { evenProducts, extractLane, insertLane, laneNumber, packed, plain } from './sse-integer.ts';
+import {
+  byteOf,
+  bytesFrom,
+  gather,
+  halves,
+  high64,
+  type LaneBits,
+  lanesByBits,
+  lanesOf,
+  LOW_64,
+  low64,
+  merge,
+  oneLane,
+  SHAPE,
+  splat,
+  swizzle,
+  ZERO,
+} from './vector.ts';
 
 // --- Packed integers ----------------------------------------------------------------------------------
 
-const plain = (name: string): Lanes => (a, b) => apply(name, a, b);
+// biome-ignore format: a table
 for (const [mnemonic, opcode, operation] of [
-  ['PMINSB', '38', 'i8x16.min_s'], ['PMINSD', '39', 'i32x4.min_s'], ['PMINUW', '3A', 'i16x8.min_u'], ['PMINUD', '3B', 'i32x4.min_u'],
-  ['PMAXSB', '3C', 'i8x16.max_s'], ['PMAXSD', '3D', 'i32x4.max_s'], ['PMAXUW', '3E', 'i16x8.max_u'], ['PMAXUD', '3F', 'i32x4.max_u'],
-  ['PMULLD', '40', 'i32x4.mul'], ['PCMPEQQ', '29', 'i64x2.eq'], ['PCMPGTQ', '37', 'i64x2.gt_s'], ['PACKUSDW', '2B', 'i16x8.narrow_i32x4_u'],
-]) packed(mnemonic, `0F 38 ${opcode}`, plain(operation), 'none'); // biome-ignore format: a table
+  ['PMINSB', '38', 'i8x16.min_s'], ['PMINSD', '39', 'i32x4.min_s'], ['PMINUW', '3A', 'i16x8.min_u'],
+  ['PMINUD', '3B', 'i32x4.min_u'], ['PMAXSB', '3C', 'i8x16.max_s'], ['PMAXSD', '3D', 'i32x4.max_s'],
+  ['PMAXUW', '3E', 'i16x8.max_u'], ['PMAXUD', '3F', 'i32x4.max_u'], ['PMULLD', '40', 'i32x4.mul'],
+  ['PCMPEQQ', '29', 'i64x2.eq'], ['PCMPGTQ', '37', 'i64x2.gt_s'], ['PACKUSDW', '2B', 'i16x8.narrow_i32x4_u'],
+]) packed(mnemonic, `0F 38 ${opcode}`, plain(operation), 'none');
 packed('PMULDQ', '0F 38 28', evenProducts('s'), 'none');
 
 // Extensions: each step doubles the width of the lanes, from 8, 16 or 32 bits.
+// biome-ignore format: a table
 for (const [suffix, opcode, from, to, memory] of [
-  ['BW', 0, 8, 16, 'q'], ['BD', 1, 8, 32, 'd'], ['BQ', 2, 8, 64, 'w'], ['WD', 3, 16, 32, 'q'], ['WQ', 4, 16, 64, 'd'], ['DQ', 5, 32, 64, 'q'],
+  ['BW', 0, 8, 16, 'q'], ['BD', 1, 8, 32, 'd'], ['BQ', 2, 8, 64, 'w'],
+  ['WD', 3, 16, 32, 'q'], ['WQ', 4, 16, 64, 'd'], ['DQ', 5, 32, 64, 'q'],
 ] as const) {
   for (const [name, base, sign] of [['PMOVSX', 0x20, 's'], ['PMOVZX', 0x30, 'u']] as const) {
     const code = `66 0F 38 ${(base + opcode).toString(16)}`;
-    instruction(`${name}${suffix}`, [`${code} Vdq Udq ; reg`, `${code} Vdq M${memory} ; mem`], { access: 'wr' }, (x, destination, source) => {
+    const encodings = [`${code} Vdq Udq ; reg`, `${code} Vdq M${memory} ; mem`];
+    instruction(`${name}${suffix}`, encodings, { access: 'wr' }, (x, destination, source) => {
       x.requireSse();
       let v = source.kind === 'memory' ? splat(64, source.unsigned()) : source.vector();
       for (let bits: number = from; bits < to; bits *= 2) {
@@ -40,7 +70,7 @@ for (const [suffix, opcode, from, to, memory] of [
       destination.writeVector(v);
     });
   }
-} // biome-ignore format: a table
+}
 
 // The smallest word and its number: of 32-bit keys, word above number, the smallest.
 instruction('PHMINPOSUW', '66 0F 38 41 Vdq Wdq', { access: 'wr' }, (x, destination, source) => {
@@ -64,8 +94,11 @@ instruction('MPSADBW', '66 0F 3A 42 Vdq Wdq Ib', { access: 'mrr' }, (x, destinat
   const block = f.let(swizzle(b, bytesFrom(control.and(3).shl(2))));
   const window = f.let(swizzle(destination.vector(), bytesFrom(control.and(4))));
   const distance = (i: number): Expression => {
-    const moving = apply('i16x8.extend_low_i8x16_u', gather(window, window, 8, Array.from({ length: 16 }, (_, k) => (k + i) & 15)));
-    const fixed = gather(block, ZERO, 8, Array.from({ length: 16 }, (_, k) => (k & 1 ? 16 : i)));
+    const moving = apply(
+      'i16x8.extend_low_i8x16_u',
+      gather(window, window, 8, (k) => (k + i) & 15),
+    );
+    const fixed = gather(block, ZERO, 8, (k) => (k & 1 ? 16 : i));
     return apply('i16x8.abs', apply('i16x8.sub', moving, fixed));
   };
   destination.writeVector([1, 2, 3].reduce((sum, i) => apply('i16x8.add', sum, distance(i)), distance(0)));
@@ -75,8 +108,14 @@ instruction('PTEST', '66 0F 38 17 Vdq Wdq', { access: 'rr' }, (x, first, second)
   x.requireSse();
   const b = second.vector();
   const a = first.vector();
-  const any = (v: Expression): Expression => apply('v128.any_true', v);
-  x.setFlags({ zero: any(a.and(b)).extendU(), sign: 1, carry: any(apply('v128.andnot', b, a)).eqz().extendU().shl(63), overflow: 0 });
+  const common = apply('v128.any_true', a.and(b));
+  const outside = apply('v128.any_true', apply('v128.andnot', b, a));
+  x.setFlags({
+    zero: common.extendU(),
+    sign: 1,
+    carry: outside.eqz().extendU().shl(63),
+    overflow: 0,
+  });
 });
 
 // --- Lanes in and out ---------------------------------------------------------------------------------
@@ -91,21 +130,36 @@ for (const [suffix, opcode, bits, register, memory] of [
     `66 0F 3A ${code} ${order(register)} Ib ; reg${width}`,
     `66 0F 3A ${code} ${order(memory)} Ib ; mem${width}`,
   ];
-  instruction(`PINSR${suffix}`, encodings(opcode, (general) => `Vdq ${general}`), { access: 'mrr' }, (x, destination, source, immediate) => {
-    x.requireSse();
-    const value = source.unsigned();
-    destination.writeVector(insertLane(destination.vector(), bits, laneNumber(x, immediate, 128 / bits), value));
-  });
+  instruction(
+    `PINSR${suffix}`,
+    encodings(opcode, (general) => `Vdq ${general}`),
+    { access: 'mrr' },
+    (x, destination, source, immediate) => {
+      x.requireSse();
+      const value = source.unsigned();
+      destination.writeVector(insertLane(destination.vector(), bits, laneNumber(x, immediate, 128 / bits), value));
+    },
+  );
   const extract = { 8: '14', 32: '16', 64: '16' }[bits];
-  instruction(`PEXTR${suffix}`, encodings(extract, (general) => `${general} Vdq`), { access: 'wrr' }, (x, destination, source, immediate) => {
-    x.requireSse();
-    destination.write(extractLane(source.vector(), bits, laneNumber(x, immediate, 128 / bits)).zeroExtend(bits));
-  });
+  instruction(
+    `PEXTR${suffix}`,
+    encodings(extract, (general) => `${general} Vdq`),
+    { access: 'wrr' },
+    (x, destination, source, immediate) => {
+      x.requireSse();
+      destination.write(extractLane(source.vector(), bits, laneNumber(x, immediate, 128 / bits)).zeroExtend(bits));
+    },
+  );
 }
-instruction('PEXTRW', ['66 0F 3A 15 Rd Vdq Ib ; reg', '66 0F 3A 15 Mw Vdq Ib ; mem'], { access: 'wrr' }, (x, destination, source, immediate) => {
-  x.requireSse();
-  destination.write(extractLane(source.vector(), 16, laneNumber(x, immediate, 8)).and(0xffff));
-});
+instruction(
+  'PEXTRW',
+  ['66 0F 3A 15 Rd Vdq Ib ; reg', '66 0F 3A 15 Mw Vdq Ib ; mem'],
+  { access: 'wrr' },
+  (x, destination, source, immediate) => {
+    x.requireSse();
+    destination.write(extractLane(source.vector(), 16, laneNumber(x, immediate, 8)).and(0xffff));
+  },
+);
 instruction('EXTRACTPS', '66 0F 3A 17 Ed Vdq Ib', { access: 'wrr' }, (x, destination, source, immediate) => {
   x.requireSse();
   destination.write(extractLane(source.vector(), 32, laneNumber(x, immediate, 4)));
@@ -134,7 +188,11 @@ for (const [mnemonic, opcode, bits, laneBits] of [
     destination.writeVector(merge(lanesByBits(byteOf(x, immediate), bits, laneBits), b, destination.vector()));
   });
 }
-for (const [mnemonic, opcode, bits] of [['PBLENDVB', '10', 8], ['BLENDVPS', '14', 32], ['BLENDVPD', '15', 64]] as const) {
+for (const [mnemonic, opcode, bits] of [
+  ['PBLENDVB', '10', 8],
+  ['BLENDVPS', '14', 32],
+  ['BLENDVPD', '15', 64],
+] as const) {
   instruction(mnemonic, `66 0F 38 ${opcode} Vdq Wdq`, { access: 'mr' }, (x, destination, source) => {
     x.requireSse();
     const b = source.vector();
@@ -154,20 +212,33 @@ for (const [suffix, packedOpcode, scalarOpcode, size, format] of [
   ['S', '08', '0A', 'ss', SINGLE],
   ['D', '09', '0B', 'sd', DOUBLE],
 ] as [string, string, string, string, Format][]) {
-  instruction(`ROUNDP${suffix}`, `66 0F 3A ${packedOpcode} Vdq Wdq Ib`, { access: 'wrr' }, (x, destination, source, immediate) => {
-    x.requireSse();
-    const v = source.vector();
-    destination.writeVector(withNans(x, format, v, v, roundVector(x, format, v, roundingMode(x, immediate))));
-  });
-  instruction(`ROUNDS${suffix}`, `66 0F 3A ${scalarOpcode} V${size} W${size} Ib`, { access: 'wrr' }, (x, destination, source, immediate) => {
-    x.requireSse();
-    const v = x.f.let(scalar(source, format));
-    destination.writeLow(withNan(x, format, v, v, roundScalar(x, v, roundingMode(x, immediate))), format.bits);
-  });
+  instruction(
+    `ROUNDP${suffix}`,
+    `66 0F 3A ${packedOpcode} Vdq Wdq Ib`,
+    { access: 'wrr' },
+    (x, destination, source, immediate) => {
+      x.requireSse();
+      const v = source.vector();
+      destination.writeVector(withNans(x, format, v, v, roundVector(x, format, v, roundingMode(x, immediate))));
+    },
+  );
+  instruction(
+    `ROUNDS${suffix}`,
+    `66 0F 3A ${scalarOpcode} V${size} W${size} Ib`,
+    { access: 'wrr' },
+    (x, destination, source, immediate) => {
+      x.requireSse();
+      const v = x.f.let(scalar(source, format));
+      destination.writeLow(withNan(x, format, v, v, roundScalar(x, v, roundingMode(x, immediate))), format.bits);
+    },
+  );
 }
 
 // Dot products: bits 4 to 7 choose the products, bits 0 to 3 the lanes that get their sum; the others are 0.
-for (const [suffix, opcode, format, lanes] of [['PS', '40', SINGLE, [0, 1, 2, 3]], ['PD', '41', DOUBLE, [0, 1]]] as const) {
+for (const [suffix, opcode, format, lanes] of [
+  ['PS', '40', SINGLE, [0, 1, 2, 3]],
+  ['PD', '41', DOUBLE, [0, 1]],
+] as const) {
   const { bits } = format;
   instruction(`DP${suffix}`, `66 0F 3A ${opcode} Vdq Wdq Ib`, { access: 'mrr' }, (x, destination, source, immediate) => {
     x.requireSse();
@@ -175,10 +246,12 @@ for (const [suffix, opcode, format, lanes] of [['PS', '40', SINGLE, [0, 1, 2, 3]
     const b = source.vector();
     const a = destination.vector();
     const control = byteOf(x, immediate);
-    let sum = f.let(arithmetic(x, format, 'mul', a, b).and(lanesByBits(control, bits, lanes.map((lane) => lane + 4))));
+    const factors = lanes.map((lane) => lane + 4);
+    let sum = f.let(arithmetic(x, format, 'mul', a, b).and(lanesByBits(control, bits, factors)));
     // Neighbours first, then for four lanes the two sums.
     for (let apart = 1; apart < lanes.length; apart *= 2) {
-      const [low, high] = [0, apart].map((side) => f.let(gather(sum, sum, bits, lanes.map((lane) => (lane & ~apart) | side))));
+      const addends = sum;
+      const [low, high] = [0, apart].map((side) => f.let(gather(addends, addends, bits, (lane) => (lane & ~apart) | side)));
       sum = arithmetic(x, format, 'add', low, high);
     }
     destination.writeVector(sum.and(lanesByBits(control, bits, lanes)));
@@ -195,41 +268,49 @@ function explicitLength(x: Semantics, register: number, bits: 32 | 64): Expressi
 }
 
 for (const [opcode, lengths, result] of [
-  ['60', 'E', 'M'], ['61', 'E', 'I'],
-  ['62', 'I', 'M'], ['63', 'I', 'I'],
+  ['60', 'E', 'M'],
+  ['61', 'E', 'I'],
+  ['62', 'I', 'M'],
+  ['63', 'I', 'I'],
 ] as const) {
   // REX.W makes the explicit lengths RAX and RDX instead of EAX and EDX.
   for (const bits of lengths === 'E' ? ([32, 64] as const) : ([32] as const)) {
     const width = lengths === 'I' ? '' : bits === 64 ? ' ; W1' : ' ; W0';
-    instruction(`PCMP${lengths}STR${result}`, `66 0F 3A ${opcode} Vdq Wdq Ib${width}`, { access: 'rrr', unaligned: true }, (x, first, second, immediate) => {
-      x.requireSse();
-      const { f } = x;
-      const b = second.vector();
-      const a = first.vector();
-      const control = byteOf(x, immediate);
-      [low64(a), high64(a), low64(b), high64(b)].forEach((half, i) => x.setArgument(i, half));
-      const length = (register: number): Expression => (lengths === 'E' ? explicitLength(x, register, bits) : i32(IMPLICIT_LENGTH));
-      const found = f.let(x.helper('comparePackedStrings', control, length(0), length(2)));
-      const matches = f.let(found.and(0xffff));
-      const words = f.let(control.and(1));
-      const wholeOrLast = f.let(control.and(0x40));
-      if (result === 'I') {
-        const index = select(wholeOrLast, i32(31).sub(matches.clz()), matches.ctz());
-        x.gpr(1, 32).write(select(matches.eqz(), i32(16).shrU(words), index).extendU());
-      } else {
-        const eight = [0, 1, 2, 3, 4, 5, 6, 7];
-        const bytes = halves(lanesByBits8(matches.and(0xff)), lanesByBits8(matches.shrU(8)));
-        const expanded = select(words, lanesByBits(matches, 16, eight), bytes);
-        x.xmm(0).writeVector(select(wholeOrLast, expanded, splat(64, matches.extendU()).and(LOW_64)));
-      }
-      x.setFlags({
-        carry: matches.nonZero().extendU().shl(63),
-        zero: found.and(SECOND_ENDS).eqz().extendU(),
-        // PF is clear.
-        sign: found.and(FIRST_ENDS).extendU().shl(47).or(1),
-        overflow: matches.extendU().shl(63),
-      });
-    });
+    instruction(
+      `PCMP${lengths}STR${result}`,
+      `66 0F 3A ${opcode} Vdq Wdq Ib${width}`,
+      { access: 'rrr', unaligned: true },
+      (x, first, second, immediate) => {
+        x.requireSse();
+        const { f } = x;
+        const b = second.vector();
+        const a = first.vector();
+        const control = byteOf(x, immediate);
+        for (const [i, half] of [low64(a), high64(a), low64(b), high64(b)].entries()) x.setArgument(i, half);
+        const length = (register: number): Expression =>
+          lengths === 'E' ? explicitLength(x, register, bits) : i32(IMPLICIT_LENGTH);
+        const found = f.let(x.helper('comparePackedStrings', control, length(0), length(2)));
+        const matches = f.let(found.and(0xffff));
+        const words = f.let(control.and(1));
+        const wholeOrLast = f.let(control.and(0x40));
+        if (result === 'I') {
+          const index = select(wholeOrLast, i32(31).sub(matches.clz()), matches.ctz());
+          x.gpr(1, 32).write(select(matches.eqz(), i32(16).shrU(words), index).extendU());
+        } else {
+          const eight = [0, 1, 2, 3, 4, 5, 6, 7];
+          const bytes = halves(lanesByBits8(matches.and(0xff)), lanesByBits8(matches.shrU(8)));
+          const expanded = select(words, lanesByBits(matches, 16, eight), bytes);
+          x.xmm(0).writeVector(select(wholeOrLast, expanded, splat(64, matches.extendU()).and(LOW_64)));
+        }
+        x.setFlags({
+          carry: matches.nonZero().extendU().shl(63),
+          zero: found.and(SECOND_ENDS).eqz().extendU(),
+          // PF is clear.
+          sign: found.and(FIRST_ENDS).extendU().shl(47).or(1),
+          overflow: matches.extendU().shl(63),
+        });
+      },
+    );
   }
 }
 

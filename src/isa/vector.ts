@@ -4,7 +4,7 @@
  * each function here takes both and gives a fixed shuffle for the first, a computed swizzle for the second.
  */
 
-import { apply, Expression, i32, select, v128 } from '../wasm/expression.ts';
+import { apply, type Expression, i32, select, v128 } from '../wasm/expression.ts';
 import type { Operand, Semantics } from './semantics.ts';
 
 /** Width of a lane. */
@@ -33,22 +33,28 @@ export const high64 = (v: Expression): Expression => v.lane('i64x2.extract_lane'
 /** A vector of two 64-bit halves. */
 export const halves = (low: Expression, high: Expression): Expression => splat(64, low).lane('i64x2.replace_lane', 1, high);
 /** `ifSet` where the mask's bits are set, `ifClear` elsewhere. */
-export const merge = (mask: Expression, ifSet: Expression, ifClear: Expression): Expression => apply('v128.bitselect', ifSet, ifClear, mask);
+export const merge = (mask: Expression, ifSet: Expression, ifClear: Expression): Expression =>
+  apply('v128.bitselect', ifSet, ifClear, mask);
+
+/** Numbers of lanes: listed, or by a function of the result's lane. */
+export type LaneNumbers = readonly number[] | ((lane: number) => number);
 
 /** Lanes of `bits` picked from `a` (counted from 0) and `b` (counted on). */
-export function gather(a: Expression, b: Expression, bits: LaneBits, lanes: readonly number[]): Expression {
+export function gather(a: Expression, b: Expression, bits: LaneBits, lanes: LaneNumbers): Expression {
   const bytes = bits / 8;
-  return a.shuffle(b, lanes.flatMap((lane) => count(bytes).map((i) => lane * bytes + i)));
+  const list = typeof lanes === 'function' ? count(128 / bits).map(lanes) : lanes;
+  const byteNumbers = list.flatMap((lane) => count(bytes).map((i) => lane * bytes + i));
+  return a.shuffle(b, byteNumbers);
 }
 
 /** Every second lane of `a`, then of `b`, from the first (0) or second (1) one. */
 export const everySecond = (a: Expression, b: Expression, bits: LaneBits, first: 0 | 1): Expression =>
-  gather(a, b, bits, count(128 / bits).map((i) => 2 * i + first));
+  gather(a, b, bits, (i) => 2 * i + first);
 
 /** Lanes of the low (0) or high (1) halves of `a` and `b` in turn. */
 export function interleave(a: Expression, b: Expression, bits: LaneBits, half: 0 | 1): Expression {
   const lanes = 128 / bits;
-  return gather(a, b, bits, count(lanes).map((i) => (i >> 1) + (half * lanes) / 2 + (i & 1) * lanes));
+  return gather(a, b, bits, (i) => (i >> 1) + (half * lanes) / 2 + (i & 1) * lanes);
 }
 
 /** An immediate byte as an i32, 0 to 255. */
@@ -65,7 +71,12 @@ export function pick(x: Semantics, index: Expression, ...alternatives: Expressio
   const result = f.local(alternatives[0].type);
   const from = (i: number): void => {
     if (i === alternatives.length - 1) f.set(result, alternatives[i]);
-    else f.if(index.eq(i), () => f.set(result, alternatives[i]), () => from(i + 1));
+    else
+      f.if(
+        index.eq(i),
+        () => f.set(result, alternatives[i]),
+        () => from(i + 1),
+      );
   };
   from(0);
   return f.let(f.get(result));
@@ -75,21 +86,35 @@ export function pick(x: Semantics, index: Expression, ...alternatives: Expressio
 export function swizzle(v: Expression, control: Expression): Expression {
   if (control.kind !== 'const') return apply('i8x16.swizzle', v, control);
   const bytes = count(16).map((i) => Number(((control.immediate as bigint) >> BigInt(8 * i)) & 0xffn));
-  return v.shuffle(ZERO, bytes.map((byte) => Math.min(byte, 16)));
+  return v.shuffle(
+    ZERO,
+    bytes.map((byte) => Math.min(byte, 16)),
+  );
 }
 
 /** A control for bytes `start`, `start` + 1 …: 16 bytes of a vector from `start` (an i32, 0 to 255) on. */
 export function bytesFrom(start: Expression): Expression {
   const constant = known(start);
-  if (constant !== null) return lanesOf(8, count(16).map((i) => Math.min(i + constant, 255)));
+  if (constant !== null)
+    return lanesOf(
+      8,
+      count(16).map((i) => Math.min(i + constant, 255)),
+    );
   return apply('i8x16.add_sat_u', splat(8, start), BYTE_NUMBERS);
 }
 
 /** All ones in the lanes whose bit of the immediate byte is set. */
 export function lanesByBits(immediate: Expression, bits: LaneBits, laneBits: readonly number[]): Expression {
   const constant = known(immediate);
-  if (constant !== null) return lanesOf(bits, laneBits.map((bit) => ((constant >> bit) & 1 ? -1 : 0)));
-  const weights = lanesOf(bits, laneBits.map((bit) => 1 << bit));
+  if (constant !== null)
+    return lanesOf(
+      bits,
+      laneBits.map((bit) => ((constant >> bit) & 1 ? -1 : 0)),
+    );
+  const weights = lanesOf(
+    bits,
+    laneBits.map((bit) => 1 << bit),
+  );
   return apply(`${SHAPE[bits]}.eq`, splat(bits, bits === 64 ? immediate.extendU() : immediate).and(weights), weights);
 }
 
@@ -97,11 +122,15 @@ export function lanesByBits(immediate: Expression, bits: LaneBits, laneBits: rea
 export function oneLane(lane: Expression, bits: LaneBits): Expression {
   const lanes = count(128 / bits);
   const constant = known(lane);
-  if (constant !== null) return lanesOf(bits, lanes.map((i) => (i === constant ? -1 : 0)));
+  if (constant !== null)
+    return lanesOf(
+      bits,
+      lanes.map((i) => (i === constant ? -1 : 0)),
+    );
   return apply(`${SHAPE[bits]}.eq`, splat(bits, bits === 64 ? lane.extendU() : lane), lanesOf(bits, lanes));
 }
 
-/** How 2-bit fields of an immediate move lanes: for each word of the result its field (null: it stays), in lanes of `bits` within `base` bytes. */
+/** How 2-bit fields of an immediate move lanes of `bits`: for each word of the result the number of its field; null: it stays. */
 export interface FieldShuffle {
   bits: 16 | 32;
   fields: readonly (number | null)[];
@@ -121,13 +150,35 @@ export function controlByFields(immediate: Expression, { bits, fields, base }: F
   const constant = known(immediate);
   if (constant !== null) {
     const words = fields.map((field, i) => origins[i] + (field === null ? 0 : ((constant >> (2 * field)) & 3) * bytes));
-    return lanesOf(8, words.flatMap((word) => [word, word + 1]));
+    return lanesOf(
+      8,
+      words.flatMap((word) => [word, word + 1]),
+    );
   }
   // Each field is cut out where it is, moved to bits 6 and 7 by a multiplication, and down to a number of bytes.
-  const cut = splat(16, immediate).and(lanesOf(16, fields.map((field) => (field === null ? 0 : 3 << (2 * field)))));
-  const aligned = apply('i16x8.mul', cut, lanesOf(16, fields.map((field) => (field === null ? 0 : 64 >> (2 * field)))));
+  const cut = splat(16, immediate).and(
+    lanesOf(
+      16,
+      fields.map((field) => (field === null ? 0 : 3 << (2 * field))),
+    ),
+  );
+  const aligned = apply(
+    'i16x8.mul',
+    cut,
+    lanesOf(
+      16,
+      fields.map((field) => (field === null ? 0 : 64 >> (2 * field))),
+    ),
+  );
   const moved = apply('i16x8.shr_u', aligned, i32(bits === 32 ? 4 : 5));
-  return apply('i16x8.add', apply('i16x8.mul', moved, lanesOf(16, [0x0101])), lanesOf(16, origins.map((byte) => byte | ((byte + 1) << 8))));
+  return apply(
+    'i16x8.add',
+    apply('i16x8.mul', moved, lanesOf(16, [0x0101])),
+    lanesOf(
+      16,
+      origins.map((byte) => byte | ((byte + 1) << 8)),
+    ),
+  );
 }
 
 /** Shifts all lanes by `count`, an i64: those of the lanes' width and more clear them, or leave copies of the sign. */
