@@ -1,7 +1,7 @@
 /**
  * Near control transfer and software interrupts: JMP, CALL, RET, Jcc, JRCXZ, LOOP, INT, INT3, INTO, BOUND, UD. SDM 2, instruction
- * reference. A target is checked before anything changes. Far transfers are elsewhere (system.ts). Not modelled: AMD's 16-bit
- * near branches in 64-bit mode (66 is ignored there, as Intel has it).
+ * reference. A target is checked before anything changes. Far transfers are elsewhere (system.ts). In 64-bit mode 66 makes a near
+ * branch one of 16 bits, as AMD's processors have it; Intel's ignore it.
  */
 
 import { type Expression, i32, i64 } from '../wasm/expression.ts';
@@ -12,22 +12,22 @@ import type { Operand, Semantics } from './semantics.ts';
 
 const ends = 'block' as const;
 
-instruction('JMP', ['EB Jb ; f64', 'E9 Jz ; f64'], { ends, modal: true }, (x, target) => x.jump(target));
-instruction('JMP', 'FF/4 Ev ; f64', { ends, modal: true }, (x, target) => x.jumpTo(target.unsigned()));
+instruction('JMP', ['EB Jb ; d64', 'E9 Jz ; d64'], { ends, modal: true }, (x, target) => x.jump(target));
+instruction('JMP', 'FF/4 Ev ; d64', { ends, modal: true }, (x, target) => x.jumpTo(target.unsigned()));
 
-instruction('CALL', 'E8 Jz ; f64', { ends, modal: true }, (x, target) => {
+instruction('CALL', 'E8 Jz ; d64', { ends, modal: true }, (x, target) => {
   x.checkTarget(x.f.let(x.target(target)));
   x.push(x.nextIp(), x.operandBits);
   x.jump(target);
 });
-instruction('CALL', 'FF/2 Ev ; f64', { ends, modal: true }, (x, operand) => {
+instruction('CALL', 'FF/2 Ev ; d64', { ends, modal: true }, (x, operand) => {
   const target = operand.unsigned();
   x.checkTarget(target);
   x.push(x.nextIp(), x.operandBits);
   x.jumpTo(target);
 });
 
-instruction('RET', ['C3 ; f64', 'C2 Iw ; f64'], { ends, modal: true }, (x, parameterBytes) => {
+instruction('RET', ['C3 ; d64', 'C2 Iw ; d64'], { ends, modal: true }, (x, parameterBytes) => {
   const target = x.peek(x.operandBits);
   x.checkTarget(target);
   x.dropStack(parameterBytes ? parameterBytes.unsigned().add(x.operandBits / 8) : x.operandBits / 8);
@@ -36,12 +36,12 @@ instruction('RET', ['C3 ; f64', 'C2 Iw ; f64'], { ends, modal: true }, (x, param
 
 CONDITIONS.forEach((name, code) => {
   const low = code.toString(16).toUpperCase();
-  instruction(`J${name}`, [`7${low} Jb ; f64`, `0F 8${low} Jz ; f64`], { ends, modal: true }, (x, target) => x.jumpIf(x.condition(code), target));
+  instruction(`J${name}`, [`7${low} Jb ; d64`, `0F 8${low} Jz ; d64`], { ends, modal: true }, (x, target) => x.jumpIf(x.condition(code), target));
 });
 
 const RCX = 1;
 
-instruction('JRCXZ', 'E3 Jb ; f64', { ends, modal: true, addressed: true }, (x, target) => {
+instruction('JRCXZ', 'E3 Jb ; d64', { ends, modal: true, addressed: true }, (x, target) => {
   x.jumpIf(x.gpr(RCX, x.addressBits).unsigned().eqz(), target);
 });
 
@@ -54,9 +54,9 @@ function loop(x: Semantics, target: Operand, condition: Expression | null): void
   counter.write(count);
   x.jumpIf(taken, target);
 }
-instruction('LOOPNE', 'E0 Jb ; f64', { ends, modal: true, addressed: true }, (x, target) => loop(x, target, x.zeroFlag().eqz()));
-instruction('LOOPE', 'E1 Jb ; f64', { ends, modal: true, addressed: true }, (x, target) => loop(x, target, x.zeroFlag()));
-instruction('LOOP', 'E2 Jb ; f64', { ends, modal: true, addressed: true }, (x, target) => loop(x, target, null));
+instruction('LOOPNE', 'E0 Jb ; d64', { ends, modal: true, addressed: true }, (x, target) => loop(x, target, x.zeroFlag().eqz()));
+instruction('LOOPE', 'E1 Jb ; d64', { ends, modal: true, addressed: true }, (x, target) => loop(x, target, x.zeroFlag()));
+instruction('LOOP', 'E2 Jb ; d64', { ends, modal: true, addressed: true }, (x, target) => loop(x, target, null));
 
 /** How an event was caused, as VMX numbers it (SDM 3C 25.8.3): decides on DPL checks and on what virtual-8086 mode does. */
 const SOFTWARE_INTERRUPT = 4;

@@ -21,7 +21,7 @@ instruction('MOV', ['8C Rv Sw', '8C Mw Sw'], { access: 'wr' }, (_x, destination,
 
 instruction('MOVZX', ['0F B6 Gv Eb', '0F B7 Gv Ew'], { access: 'wr', hot: true }, (_x, destination, source) => destination.write(source.unsigned()));
 instruction('MOVSX', ['0F BE Gv Eb', '0F BF Gv Ew'], { access: 'wr', hot: true }, (_x, destination, source) => destination.write(source.signed()));
-instruction('MOVSXD', '63 Gv Ez ; o64', { access: 'wr', hot: true }, (_x, destination, source) => destination.write(source.signed()));
+instruction('MOVSXD', '63 Gv Ed ; o64', { access: 'wr', hot: true }, (_x, destination, source) => destination.write(source.signed()));
 instruction('MOVNTI', 'NP 0F C3 My Gy', { access: 'wr', feature: 'sse2' }, (_x, destination, source) => destination.write(source.unsigned()));
 
 CONDITIONS.forEach((name, code) => {

@@ -136,10 +136,7 @@ for (const [mnemonic, digits, shift] of operations) {
   instruction(mnemonic, encodings, { access: 'mr' }, shift);
 }
 
-/**
- * SHLD and SHRD. For 16 bits and a count above 16 the result is undefined: bits of the destination follow those of the source,
- * as in processors that rotate all three words.
- */
+/** SHLD and SHRD. For 16 bits and a count above 16 the result is undefined; as in AMD's processors, the source's bits come in once more. */
 function doubleShift(x: Semantics, destination: Operand, source: Operand, count: Operand, left: boolean): void {
   const { f } = x;
   const { bits } = destination;
@@ -147,7 +144,7 @@ function doubleShift(x: Semantics, destination: Operand, source: Operand, count:
   const around = i64(bits).sub(c);
   let shifted: Expression;
   if (bits === 16) {
-    const three = f.let(a.shl(32).or(b.shl(16)).or(a));
+    const three = f.let(left ? a.shl(32).or(b.shl(16)).or(b) : b.shl(32).or(b.shl(16)).or(a));
     shifted = left ? three.shl(c).shrU(32) : three.shrU(c);
   } else if (bits === 32) {
     shifted = left ? a.shl(32).or(b).shl(c).shrU(32) : b.shl(32).or(a).shrU(c);
@@ -158,10 +155,10 @@ function doubleShift(x: Semantics, destination: Operand, source: Operand, count:
   const result = f.let(shifted.signExtend(bits));
   destination.write(result);
   ifCounted(x, c, () => {
-    // The last bit that left: bit (bits - c) of the destination going left, bit (c - 1) going right. Beyond 16 bits it comes from the source.
-    const out = bits === 16 ? (left ? a.shl(16).or(b).shl(i64(31).add(c)) : b.shl(16).or(a).shl(i64(0).sub(c))) : left ? a.shl(i64(63 - bits).add(c)) : a.shl(i64(0).sub(c));
-    const carry = f.let(out);
-    x.setFlags({ zero: result, sign: result, carry, overflow: left ? result.op('xor', carry) : result.op('xor', result.shl(1)) });
+    // The last bit that left: bit (bits - c) going left, bit (c - 1) going right; after 16 bits it is the source's.
+    const [leaving, width] = bits === 16 ? [left ? a.shl(16).or(b) : b.shl(16).or(a), 32] : [a, bits];
+    const carry = f.let(leaving.shl(left ? i64(63 - width).add(c) : i64(0).sub(c)));
+    x.setFlags({ zero: result, sign: result, carry, overflow: left ? result.op('xor', carry) : topBitsDiffer(result, bits) });
   });
 }
 

@@ -59,12 +59,14 @@ instruction('PUSHA', '60 ; n64 d64', { modal: true }, (x) => {
   x.dropStack(-bits);
 });
 
+// Registers change as they are read, rSP at the end: after a fault it can run again. The image of rSP is thrown away.
 instruction('POPA', '61 ; n64 d64', { modal: true }, (x) => {
   const bits = x.operandBits;
-  const values = Array.from({ length: 8 }, (_, i) => x.peek(bits, (i * bits) / 8));
+  for (let i = 0; i < 8; i++) {
+    const value = x.peek(bits, (i * bits) / 8);
+    if (7 - i !== RSP) x.gpr(7 - i, bits).write(value);
+  }
   x.dropStack(bits);
-  // The image of rSP is thrown away.
-  for (let i = 0; i < 8; i++) if (i !== RSP) x.gpr(i, bits).write(values[7 - i]);
 });
 
 const VM = 1 << 17;
@@ -113,8 +115,11 @@ instruction('ENTER', 'C8 Iw Ib ; d64', { modal: true }, (x, size, nesting) => {
     x.store(at(frame), bits, frame);
     f.set(pushed, f.get(pushed).add(bytes));
   });
+  const moved = f.let(f.get(pushed).add(size.unsigned()));
+  // The new top of the stack must be writable.
+  x.load(f.let(x.stackAddress(stackPointer.sub(moved))), 8, 'unsigned', 'modify');
   x.gpr(RBP, bits).write(frame);
-  x.dropStack(i64(0).sub(f.get(pushed)).sub(size.unsigned()));
+  x.dropStack(i64(0).sub(moved));
 });
 
 instruction('LEAVE', 'C9 ; d64', { modal: true }, (x) => {
