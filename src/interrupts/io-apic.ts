@@ -197,8 +197,7 @@ export class IoApic implements BusDevice {
       deliveryMode: deliveryModeOf(low),
       destinationMode: low & REDIRECTION_LOGICAL ? 'logical' : 'physical',
       destination:
-        (high >>> DESTINATION_SHIFT) |
-        (extended ? ((high >>> EXTENDED_DESTINATION_SHIFT) & EXTENDED_DESTINATION_MASK) << 8 : 0),
+        (high >>> DESTINATION_SHIFT) | (extended ? ((high >>> EXTENDED_DESTINATION_SHIFT) & EXTENDED_DESTINATION_MASK) << 8 : 0),
       wide: extended,
       shorthand: 'none',
       trigger: this.isLevel(pin) ? 'level' : 'edge',
