@@ -30,6 +30,11 @@ export class Bus {
     this.name = name;
   }
 
+  /** Whether nobody has claimed any of `bytes` addresses from `start`. */
+  isFree(start: number, bytes: number): boolean {
+    return !this.regions.some((region) => start < region.end && region.start < start + bytes);
+  }
+
   /** Claims `bytes` addresses from `start`. Throws where they overlap another device's. */
   register(start: number, bytes: number, name: string, device: BusDevice): void {
     const end = start + bytes;
