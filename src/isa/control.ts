@@ -24,14 +24,14 @@ instruction('CALL', 'FF/2 Ev ; d64', { ends, modal: true }, (x, operand) => {
   const target = operand.unsigned();
   x.checkTarget(target);
   x.push(x.nextIp(), x.operandBits);
-  x.jumpTo(target);
+  x.goTo(target);
 });
 
 instruction('RET', ['C3 ; d64', 'C2 Iw ; d64'], { ends, modal: true }, (x, parameterBytes) => {
   const target = x.peek(x.operandBits);
   x.checkTarget(target);
   x.dropStack(parameterBytes ? parameterBytes.unsigned().add(x.operandBits / 8) : x.operandBits / 8);
-  x.jumpTo(target);
+  x.goTo(target);
 });
 
 CONDITIONS.forEach((name, code) => {

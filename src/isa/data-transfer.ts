@@ -1,6 +1,6 @@
 /**
- * MOV, MOVZX, MOVSX, MOVSXD, MOVNTI, CMOVcc, SETcc, XCHG, LEA, XLAT. SDM 2, instruction reference. MOV to segment, control and
- * debug registers is elsewhere (system.ts).
+ * MOV, MOVZX, MOVSX, MOVSXD, MOVNTI, CMOVcc, SETcc, XCHG, LEA, XLAT. SDM 2, instruction reference. MOV to and from segment, control
+ * and debug registers is elsewhere (system.ts).
  */
 
 import { select } from '../wasm/expression.ts';
@@ -12,11 +12,6 @@ const movEncodings = [
 ]; // biome-ignore format: a table
 instruction('MOV', movEncodings, { access: 'wr', hot: true }, (_x, destination, source) => {
   destination.write(source.kind === 'immediate' ? source.signed() : source.unsigned());
-});
-
-// Memory takes the selector's 16 bits whatever the operand size, a register has it zero-extended.
-instruction('MOV', ['8C Rv Sw', '8C Mw Sw'], { access: 'wr' }, (_x, destination, segment) => {
-  destination.write(segment.unsigned());
 });
 
 instruction('MOVZX', ['0F B6 Gv Eb', '0F B7 Gv Ew'], { access: 'wr', hot: true }, (_x, destination, source) => destination.write(source.unsigned()));

@@ -215,7 +215,10 @@ class FlatSemantics implements Partial<Semantics> {
   jumpTo(address: Expression) {
     const to = this.f.let(address);
     this.checkTarget(to);
-    this.setState64(state.RIP, to);
+    this.goTo(to);
+  }
+  goTo(address: Expression) {
+    this.setState64(state.RIP, address);
     this.f.return();
   }
   checkTarget(address: Expression) {

@@ -31,24 +31,16 @@ instruction('POP', '8F/0 Ev ; d64', { access: 'w', modal: true, addressAfterPop:
   x.dropStack(x.operandBits / 8);
 });
 
-const segments: [name: string, number: number, segment: number, push: string, pop: string | null][] = [
-  ['ES', 0, state.ES, '06 ; n64 d64', '07 ; n64 d64'],
-  ['CS', 1, state.CS, '0E ; n64 d64', null],
-  ['SS', 2, state.SS, '16 ; n64 d64', '17 ; n64 d64'],
-  ['DS', 3, state.DS, '1E ; n64 d64', '1F ; n64 d64'],
-  ['FS', 4, state.FS, '0F A0 ; d64', '0F A1 ; d64'],
-  ['GS', 5, state.GS, '0F A8 ; d64', '0F A9 ; d64'],
-];
-for (const [name, number, segment, push, pop] of segments) {
-  instruction(`PUSH ${name}`, push, { modal: true }, (x) => x.push(x.state32(segment + state.SEGMENT_SELECTOR).extendU(), x.operandBits));
-  if (!pop) continue;
-  // A new SS or its stack width is another mode for the code that follows.
-  instruction(`POP ${name}`, pop, { modal: true, ends: 'block' }, (x) => {
-    const selector = x.peek(x.operandBits);
-    x.helper('loadSegment', number, selector.wrap().and(0xffff));
-    x.dropStack(x.operandBits / 8);
-    x.leave();
-  });
+// POP of a segment register is elsewhere (system.ts). The selector is zero-extended.
+for (const [name, segment, encoding] of [
+  ['ES', state.ES, '06 ; n64 d64'],
+  ['CS', state.CS, '0E ; n64 d64'],
+  ['SS', state.SS, '16 ; n64 d64'],
+  ['DS', state.DS, '1E ; n64 d64'],
+  ['FS', state.FS, '0F A0 ; d64'],
+  ['GS', state.GS, '0F A8 ; d64'],
+] as const) {
+  instruction(`PUSH ${name}`, encoding, { modal: true }, (x) => x.push(x.state32(segment + state.SEGMENT_SELECTOR).extendU(), x.operandBits));
 }
 
 /** rAX, rCX, rDX, rBX, the old rSP, rBP, rSI, rDI: stored from the top down. */
