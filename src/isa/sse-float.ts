@@ -342,5 +342,11 @@ instruction('SHUFPD', '66 0F C6 Vpd Wpd Ib', { access: 'mrr' }, (x, destination,
   x.requireSse();
   const b = source.vector();
   const a = destination.vector();
-  destination.writeVector(merge(lanesByBits(byteOf(x, immediate), 64, [0, 1]), interleave(a, b, 64, 1), interleave(a, b, 64, 0)));
+  destination.writeVector(
+    merge(
+      lanesByBits(byteOf(x, immediate), 64, (lane) => lane),
+      interleave(a, b, 64, 1),
+      interleave(a, b, 64, 0),
+    ),
+  );
 });

@@ -172,20 +172,32 @@ instruction('INSERTPS', '66 0F 3A 21 Vdq Wd Ib', { access: 'mrr' }, (x, destinat
   const control = byteOf(x, immediate);
   const value = f.let(source.kind === 'memory' ? source.unsigned() : extractLane(source.vector(), 32, control.shrU(6)));
   const inserted = merge(oneLane(f.let(control.shrU(4).and(3)), 32), splat(32, value.wrap()), destination.vector());
-  destination.writeVector(apply('v128.andnot', inserted, lanesByBits(control, 32, [0, 1, 2, 3])));
+  destination.writeVector(
+    apply(
+      'v128.andnot',
+      inserted,
+      lanesByBits(control, 32, (lane) => lane),
+    ),
+  );
 });
 
 // --- Blends -------------------------------------------------------------------------------------------
 
-for (const [mnemonic, opcode, bits, laneBits] of [
-  ['BLENDPS', '0C', 32, [0, 1, 2, 3]],
-  ['BLENDPD', '0D', 64, [0, 1]],
-  ['PBLENDW', '0E', 16, [0, 1, 2, 3, 4, 5, 6, 7]],
+for (const [mnemonic, opcode, bits] of [
+  ['BLENDPS', '0C', 32],
+  ['BLENDPD', '0D', 64],
+  ['PBLENDW', '0E', 16],
 ] as const) {
   instruction(mnemonic, `66 0F 3A ${opcode} Vdq Wdq Ib`, { access: 'mrr' }, (x, destination, source, immediate) => {
     x.requireSse();
     const b = source.vector();
-    destination.writeVector(merge(lanesByBits(byteOf(x, immediate), bits, laneBits), b, destination.vector()));
+    destination.writeVector(
+      merge(
+        lanesByBits(byteOf(x, immediate), bits, (lane) => lane),
+        b,
+        destination.vector(),
+      ),
+    );
   });
 }
 for (const [mnemonic, opcode, bits] of [
@@ -235,9 +247,9 @@ for (const [suffix, packedOpcode, scalarOpcode, size, format] of [
 }
 
 // Dot products: bits 4 to 7 choose the products, bits 0 to 3 the lanes that get their sum; the others are 0.
-for (const [suffix, opcode, format, lanes] of [
-  ['PS', '40', SINGLE, [0, 1, 2, 3]],
-  ['PD', '41', DOUBLE, [0, 1]],
+for (const [suffix, opcode, format] of [
+  ['PS', '40', SINGLE],
+  ['PD', '41', DOUBLE],
 ] as const) {
   const { bits } = format;
   instruction(`DP${suffix}`, `66 0F 3A ${opcode} Vdq Wdq Ib`, { access: 'mrr' }, (x, destination, source, immediate) => {
@@ -246,15 +258,15 @@ for (const [suffix, opcode, format, lanes] of [
     const b = source.vector();
     const a = destination.vector();
     const control = byteOf(x, immediate);
-    const factors = lanes.map((lane) => lane + 4);
-    let sum = f.let(arithmetic(x, format, 'mul', a, b).and(lanesByBits(control, bits, factors)));
+    const chosen = lanesByBits(control, bits, (lane) => lane + 4);
+    let sum = f.let(arithmetic(x, format, 'mul', a, b).and(chosen));
     // Neighbours first, then for four lanes the two sums.
-    for (let apart = 1; apart < lanes.length; apart *= 2) {
+    for (let apart = 1; apart < 128 / bits; apart *= 2) {
       const addends = sum;
       const [low, high] = [0, apart].map((side) => f.let(gather(addends, addends, bits, (lane) => (lane & ~apart) | side)));
       sum = arithmetic(x, format, 'add', low, high);
     }
-    destination.writeVector(sum.and(lanesByBits(control, bits, lanes)));
+    destination.writeVector(sum.and(lanesByBits(control, bits, (lane) => lane)));
   });
 }
 
@@ -297,9 +309,13 @@ for (const [opcode, lengths, result] of [
           const index = select(wholeOrLast, i32(31).sub(matches.clz()), matches.ctz());
           x.gpr(1, 32).write(select(matches.eqz(), i32(16).shrU(words), index).extendU());
         } else {
-          const eight = [0, 1, 2, 3, 4, 5, 6, 7];
-          const bytes = halves(lanesByBits8(matches.and(0xff)), lanesByBits8(matches.shrU(8)));
-          const expanded = select(words, lanesByBits(matches, 16, eight), bytes);
+          const eightBytes = (bits: Expression): Expression => low64(lanesByBits(bits, 8, (lane) => lane & 7));
+          const bytes = halves(eightBytes(matches), eightBytes(matches.shrU(8)));
+          const expanded = select(
+            words,
+            lanesByBits(matches, 16, (lane) => lane),
+            bytes,
+          );
           x.xmm(0).writeVector(select(wholeOrLast, expanded, splat(64, matches.extendU()).and(LOW_64)));
         }
         x.setFlags({
@@ -312,9 +328,4 @@ for (const [opcode, lengths, result] of [
       },
     );
   }
-}
-
-/** Eight bytes, all ones where their bit is set, as an i64. */
-function lanesByBits8(bits: Expression): Expression {
-  return low64(lanesByBits(bits, 8, [0, 1, 2, 3, 4, 5, 6, 7]));
 }

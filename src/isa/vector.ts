@@ -12,19 +12,21 @@ export type LaneBits = 8 | 16 | 32 | 64;
 
 export const SHAPE = { 8: 'i8x16', 16: 'i16x8', 32: 'i32x4', 64: 'i64x2' } as const;
 
+/** Numbers of the lanes 0, 1 … `length` - 1. */
+const count = (length: number): number[] => Array.from({ length }, (_, i) => i);
+
 /** A constant vector of lanes, the lowest first; fewer than fill it are repeated. */
-export function lanesOf(bits: LaneBits, values: readonly (number | bigint)[]): Expression {
+export function lanesOf(bits: LaneBits, values: readonly (number | bigint)[] | ((lane: number) => number)): Expression {
+  const list = typeof values === 'function' ? count(128 / bits).map(values) : values;
   let whole = 0n;
-  for (let i = 0; i < 128 / bits; i++) whole |= BigInt.asUintN(bits, BigInt(values[i % values.length])) << BigInt(i * bits);
+  for (let i = 0; i < 128 / bits; i++) whole |= BigInt.asUintN(bits, BigInt(list[i % list.length])) << BigInt(i * bits);
   return v128(BigInt.asUintN(64, whole), whole >> 64n);
 }
-
-const count = (length: number): number[] => Array.from({ length }, (_, i) => i);
 
 export const ZERO = v128(0n, 0n);
 export const LOW_64 = v128(-1n, 0n);
 /** 0, 1, 2 … 15: the identity as a swizzle's control. */
-export const BYTE_NUMBERS = lanesOf(8, count(16));
+export const BYTE_NUMBERS = lanesOf(8, (i) => i);
 
 /** `value` (an i32, or an i64 for 64-bit lanes) in every lane. */
 export const splat = (bits: LaneBits, value: Expression): Expression => apply(`${SHAPE[bits]}.splat`, value);
@@ -95,39 +97,30 @@ export function swizzle(v: Expression, control: Expression): Expression {
 /** A control for bytes `start`, `start` + 1 …: 16 bytes of a vector from `start` (an i32, 0 to 255) on. */
 export function bytesFrom(start: Expression): Expression {
   const constant = known(start);
-  if (constant !== null)
-    return lanesOf(
-      8,
-      count(16).map((i) => Math.min(i + constant, 255)),
-    );
+  if (constant !== null) return lanesOf(8, (i) => Math.min(i + constant, 255));
   return apply('i8x16.add_sat_u', splat(8, start), BYTE_NUMBERS);
 }
 
-/** All ones in the lanes whose bit of the immediate byte is set. */
-export function lanesByBits(immediate: Expression, bits: LaneBits, laneBits: readonly number[]): Expression {
+/** An i32 in every lane, whatever their width. */
+const splatNumber = (bits: LaneBits, value: Expression): Expression => splat(bits, bits === 64 ? value.extendU() : value);
+
+/** All ones in the lanes whose bit of the immediate byte is set; `bitOf` is the bit's number for each lane. */
+export function lanesByBits(immediate: Expression, bits: LaneBits, bitOf: (lane: number) => number): Expression {
   const constant = known(immediate);
-  if (constant !== null)
-    return lanesOf(
-      bits,
-      laneBits.map((bit) => ((constant >> bit) & 1 ? -1 : 0)),
-    );
-  const weights = lanesOf(
-    bits,
-    laneBits.map((bit) => 1 << bit),
-  );
-  return apply(`${SHAPE[bits]}.eq`, splat(bits, bits === 64 ? immediate.extendU() : immediate).and(weights), weights);
+  if (constant !== null) return lanesOf(bits, (lane) => -((constant >> bitOf(lane)) & 1));
+  const weights = lanesOf(bits, (lane) => 1 << bitOf(lane));
+  return apply(`${SHAPE[bits]}.eq`, splatNumber(bits, immediate).and(weights), weights);
 }
 
 /** All ones in lane `lane` (an i32 in range). */
 export function oneLane(lane: Expression, bits: LaneBits): Expression {
-  const lanes = count(128 / bits);
   const constant = known(lane);
-  if (constant !== null)
-    return lanesOf(
-      bits,
-      lanes.map((i) => (i === constant ? -1 : 0)),
-    );
-  return apply(`${SHAPE[bits]}.eq`, splat(bits, bits === 64 ? lane.extendU() : lane), lanesOf(bits, lanes));
+  if (constant !== null) return lanesOf(bits, (i) => (i === constant ? -1 : 0));
+  return apply(
+    `${SHAPE[bits]}.eq`,
+    splatNumber(bits, lane),
+    lanesOf(bits, (i) => i),
+  );
 }
 
 /** How 2-bit fields of an immediate move lanes of `bits`: for each word of the result the number of its field; null: it stays. */
@@ -150,34 +143,23 @@ export function controlByFields(immediate: Expression, { bits, fields, base }: F
   const constant = known(immediate);
   if (constant !== null) {
     const words = fields.map((field, i) => origins[i] + (field === null ? 0 : ((constant >> (2 * field)) & 3) * bytes));
-    return lanesOf(
-      8,
-      words.flatMap((word) => [word, word + 1]),
-    );
+    return lanesOf(8, (i) => words[i >> 1] + (i & 1));
   }
   // Each field is cut out where it is, moved to bits 6 and 7 by a multiplication, and down to a number of bytes.
-  const cut = splat(16, immediate).and(
-    lanesOf(
-      16,
-      fields.map((field) => (field === null ? 0 : 3 << (2 * field))),
-    ),
-  );
+  const byField = (value: (field: number) => number): Expression =>
+    lanesOf(16, (i) => (fields[i] === null ? 0 : value(fields[i])));
+  const cut = splat(16, immediate).and(byField((field) => 3 << (2 * field)));
   const aligned = apply(
     'i16x8.mul',
     cut,
-    lanesOf(
-      16,
-      fields.map((field) => (field === null ? 0 : 64 >> (2 * field))),
-    ),
+    byField((field) => 64 >> (2 * field)),
   );
   const moved = apply('i16x8.shr_u', aligned, i32(bits === 32 ? 4 : 5));
+  const inBothBytes = apply('i16x8.mul', moved, lanesOf(16, [0x0101]));
   return apply(
     'i16x8.add',
-    apply('i16x8.mul', moved, lanesOf(16, [0x0101])),
-    lanesOf(
-      16,
-      origins.map((byte) => byte | ((byte + 1) << 8)),
-    ),
+    inBothBytes,
+    lanesOf(16, (i) => origins[i] | ((origins[i] + 1) << 8)),
   );
 }
 
