@@ -338,6 +338,13 @@ export class BlockCache {
     this.onFlush();
   }
 
+  /** Whether a non-canonical address of the operation is a stack access: RSP or RBP is the base, or it has no memory operand (PUSH, RET…). */
+  isStackAccess(op: number): boolean {
+    const base = this.words[(op + L.OP_BASE) >> 2];
+    const segment = this.words[(op + L.OP_SEGMENT) >> 2];
+    return (base === state.RSP || base === state.RBP) && segment === state.ZERO;
+  }
+
   private clear(op: number): void {
     this.words.fill(0, op >> 2, (op + L.OP_SIZE) >> 2);
   }

@@ -4,6 +4,7 @@
  */
 
 import * as state from '../cpu/state.ts';
+import '../isa/all.ts';
 import { type CodeBits, buildDecodeTables, type Decoded, type Form, forms } from '../isa/decoder.ts';
 import type { Operand } from '../isa/semantics.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
@@ -38,7 +39,8 @@ export type MicroOp = (typeof MICRO_OPS)[number];
 export interface InterpreterExports {
   /** Runs from a block's first operation until something leaves to the run loop. */
   enter(vcpu: number, op: number): void;
-  lookup(vcpu: number, rip: bigint): number;
+  /** Runs from RIP. */
+  run(vcpu: number): void;
   fill(vcpu: number, address: bigint, access: number): number;
   code_check(linear: number, bytes: number): void;
   table: WebAssembly.Table;
@@ -247,8 +249,13 @@ export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports
     x.setState32(state.EXIT_CODE, i32(0));
     x.enter(enter.parameter(1));
   }
+  const run = module.function('run', { parameters: ['i32'], results: [] });
+  {
+    const block = run.call(access.lookup, run.parameter(0), run.parameter(0).load('i64.load', state.RIP));
+    run.returnCall(enter, run.parameter(0), block);
+  }
   module.table(handlers);
-  for (const reference of [enter, access.lookup, access.fill, access.codeCheck]) module.export(reference);
+  for (const reference of [enter, run, access.fill, access.codeCheck]) module.export(reference);
 
   const bytes = module.bytes();
   const env: Record<string, unknown> = { memory: memory.memory, ...imports };

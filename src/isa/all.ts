@@ -17,3 +17,5 @@ import './sse-integer.ts';
 import './sse-float.ts';
 import './sse-convert.ts';
 import './sse4.ts';
+import './string.ts';
+import './system.ts';

@@ -19,7 +19,6 @@ const DATA = 0x00c0_9300;
 const CODE32 = 0x00c0_9b00;
 const DPL3 = 0x6000;
 const EFER_SCE = 1;
-const EFER_LMA = 1 << 10;
 
 // --- Interrupt flag and halting ------------------------------------------------------------------
 
@@ -189,7 +188,7 @@ instruction('SYSCALL', '0F 05 ; n64', { ends: 'block', modal: true }, (x) => {
   x.continueAtRip();
 });
 
-instruction('SYSRET', '0F 07 ; o64', { ends: 'block', modal: true }, (x) => {
+instruction('SYSRET', ['0F 07 ; o64 s64', '0F 07 ; o64 s32', '0F 07 ; o64 s16'], { ends: 'block', modal: true }, (x) => {
   x.f.if(x.state32(state.EFER).and(EFER_SCE).eqz(), () => x.raise(UNDEFINED_OPCODE));
   x.requirePrivilege();
   const flags = x.f.let(x.gpr(11, 64).unsigned().and(0x3c7fd7));
@@ -251,12 +250,13 @@ for (const [name, encoding, set] of [['CLAC', 'NP 0F 01 CA', false], ['STAC', 'N
 
 // --- Interrupt returns and far transfers -----------------------------------------------------------
 
-instruction('IRET', 'CF', { ends: 'block', modal: true }, (x) => {
+/** One encoding for each operand size: instructions without operands that depend on it. */
+const sized = (encoding: string): string[] => [16, 32, 64].map((bits) => `${encoding} ; s${bits}`);
+
+instruction('IRET', sized('CF'), { ends: 'block', modal: true }, (x) => {
   x.helper('iret', i32(x.operandBits));
-  x.continueAtRip();
-});
-instruction('IRET', 'CF ; s64', { ends: 'block', modal: true }, (x) => {
-  x.helper('iret', i32(64));
+  // An event that waited for interrupts is the run loop's business.
+  x.f.if(x.state32(state.EVENT_PENDING), () => x.leaveAtRip());
   x.continueAtRip();
 });
 
@@ -278,17 +278,17 @@ function farPointer(x: Semantics, memory: Operand): void {
   x.setArgument(0, offset);
   x.setArgument(1, selector);
 }
-instruction('JMP far', 'FF/5 M ; mem', { ends: 'block', modal: true }, (x, memory) => {
+instruction('JMP far', 'FF/5 Mp ; mem', { ends: 'block', modal: true }, (x, memory) => {
   farPointer(x, memory);
   x.helper('far_jump', i32(x.operandBits));
   x.continueAtRip();
 });
-instruction('CALL far', 'FF/3 M ; mem', { ends: 'block', modal: true }, (x, memory) => {
+instruction('CALL far', 'FF/3 Mp ; mem', { ends: 'block', modal: true }, (x, memory) => {
   farPointer(x, memory);
   x.helper('far_call', i32(x.operandBits));
   x.continueAtRip();
 });
-instruction('RET far', ['CA Iw', 'CB'], { ends: 'block', modal: true }, (x, release?: Operand) => {
+instruction('RET far', [...sized('CA Iw'), ...sized('CB')], { ends: 'block', modal: true }, (x, release?: Operand) => {
   x.helper('far_return', i32(x.operandBits), release ? release.unsigned().wrap() : i32(0));
   x.continueAtRip();
 });
@@ -384,12 +384,11 @@ for (const [name, encoding] of [['VMCALL', 'NP 0F 01 C1'], ['VMMCALL', 'NP 0F 01
 
 // --- Extended state ----------------------------------------------------------------------------------
 
-for (const [encoding, name, write] of [
-  ['NP 0F AE/0 M ; mem', 'FXSAVE', true], ['NP 0F AE/1 M ; mem', 'FXRSTOR', false],
-  ['NP 0F AE/4 M ; mem', 'XSAVE', true], ['NP 0F AE/5 M ; mem', 'XRSTOR', false],
-] as const) {
-  instruction(name, encoding, { modal: true }, (x, memory) => {
-    x.setArgument(0, memory.linear());
-    x.helper(name.toLowerCase(), i32(x.operandBits === 64 || false ? 1 : 0), i32(write ? 1 : 0));
-  });
+if (false as boolean) for (const [digit, name] of [[0, 'fxsave'], [1, 'fxrstor'], [4, 'xsave'], [5, 'xrstor']] as const) {
+  for (const wide of [0, 1]) {
+    instruction(name.toUpperCase(), `NP 0F AE/${digit} M ; mem W${wide}`, { modal: true }, (x, memory) => {
+      x.setArgument(0, memory.linear());
+      x.helper(name, i32(wide));
+    });
+  }
 }

@@ -1,0 +1,416 @@
+/**
+ * Runs vCPUs: owns the generated interpreter, the decoded code and the translation contexts, and turns what generated
+ * code throws into exceptions of the guest's.
+ */
+
+import { deliver } from '../cpu/exceptions.ts';
+import { Access, FAULTED, MMIO, type Mmu } from '../cpu/mmu.ts';
+import * as state from '../cpu/state.ts';
+import { Activity, Cr4, FAULT, raise, Vcpu, Vector } from '../cpu/vcpu.ts';
+import type { CodeBits } from '../isa/decoder.ts';
+import type { AccessBytes } from '../memory/bus.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
+import { BlockCache } from './block-cache.ts';
+import { EmulationFailure, type Environment } from './environment.ts';
+import { createHelpers } from './helpers.ts';
+import { createInterpreter, type Interpreter } from './interpreter.ts';
+import * as L from './layout.ts';
+
+const PAGE = 4096;
+const PCID_MASK = 0xfffn;
+const TLB_BYTES = L.TLB_ENTRIES * L.TLB_ENTRY_SIZE;
+
+/** Which address space each slot of translation contexts holds. */
+class AddressSpaces {
+  /** PCID, or -1 for a slot that holds nothing. */
+  readonly pcids = new Int32Array(L.CONTEXT_SLOTS).fill(-1);
+  readonly lastUse = new Float64Array(L.CONTEXT_SLOTS);
+  current = 0;
+}
+
+export class Engine implements Mmu {
+  readonly memory: GuestMemory;
+  readonly vcpus: Vcpu[];
+  readonly cache: BlockCache;
+  readonly interpreter: Interpreter;
+  private readonly layout: L.Layout;
+  private readonly environment: Environment;
+  private readonly words: Int32Array;
+  private readonly spaces: AddressSpaces[];
+  /** Instructions each vCPU has retired, up to the start of its current slice. */
+  private readonly retiredBefore: Float64Array;
+  private useCounter = 0;
+  private running = -1;
+  /** Instructions the slice was given, and those taken back from it by `requestExit`. */
+  private granted = 0;
+  private deferred = 0;
+
+  constructor(memory: GuestMemory, layout: L.Layout, environment: Environment) {
+    this.memory = memory;
+    this.layout = layout;
+    this.environment = environment;
+    this.words = new Int32Array(memory.memory.buffer);
+    this.vcpus = Array.from({ length: layout.vcpuCount }, (_, i) => new Vcpu(i, L.vcpuBase(i), memory));
+    this.spaces = this.vcpus.map(() => new AddressSpaces());
+    this.retiredBefore = new Float64Array(layout.vcpuCount);
+    this.cache = new BlockCache(memory, layout);
+    this.interpreter = createInterpreter(
+      memory,
+      layout,
+      {
+        page_fault: (base, code) => {
+          const vcpu = this.vcpuAt(base);
+          vcpu.set64(state.CR2, vcpu.argument(3));
+          raise(Vector.pageFault, code);
+        },
+        non_canonical: (base) => this.nonCanonical(base),
+        mmio_read: (base, bytes) => this.mmio(base, bytes, false),
+        mmio_write: (base, bytes) => this.mmio(base, bytes, true),
+        code_written: (linear, bytes) => this.cache.invalidate(linear >>> 0, bytes),
+        resolve: (base) => this.resolve(base),
+        resolve_link: (base, op, link) => this.resolveLink(base, op, link),
+        raise: (_base, vector, code) => raise(vector, code),
+        check_page: (base, op) => (this.nextPage(this.vcpuAt(base), this.pageOfCode(this.vcpuAt(base))) === this.words[(op + L.OP_IMMEDIATE) >> 2] >>> 0 ? 1 : 0),
+        segment_fault: (base, op) => this.segmentFault(base, op),
+      },
+      createHelpers(this, environment),
+    );
+    this.cache.attach(this.interpreter);
+    this.cache.onCodePage = (linear) => this.protectCodePage(linear);
+    this.cache.onFlush = () => {
+      for (const vcpu of this.vcpus) this.flushAll(vcpu.base);
+    };
+    memory.onWrite = (guestPhysical, bytes) => {
+      for (let done = 0; done < bytes; done += PAGE) this.written(memory.linear(guestPhysical + done), Math.min(PAGE, bytes - done));
+    };
+    for (const vcpu of this.vcpus) {
+      vcpu.mmu = this;
+      this.selectSlot(vcpu, 0);
+      this.flushAll(vcpu.base);
+    }
+  }
+
+  vcpuAt(base: number): Vcpu {
+    return this.vcpus[(base - L.vcpuBase(0)) / this.layout.vcpuBytes];
+  }
+
+  /** Instructions a vCPU has retired, exact while one of its helpers runs too. */
+  retired(vcpu: Vcpu): number {
+    const before = this.retiredBefore[vcpu.index];
+    if (this.running !== vcpu.index) return before;
+    const op = vcpu.get32(state.CURRENT_OP);
+    // The block was paid for when it was entered; what lies behind the running instruction, and that itself, has not happened yet.
+    const unpaid = op === 0 ? 0 : this.memory.view.getInt16(op + L.OP_REMAINING, true) + 1;
+    return before + this.granted - this.deferred - this.words[(vcpu.base + state.BUDGET) >> 2] - unpaid;
+  }
+
+  /** Runs a vCPU for about `budget` instructions: to the end of the block that reaches it, or until it halts or is asked to leave. */
+  run(vcpu: Vcpu, budget: number): void {
+    const { base } = vcpu;
+    const { exports } = this.interpreter;
+    const budgetWord = (base + state.BUDGET) >> 2;
+    const { words } = this;
+    this.running = vcpu.index;
+    this.granted = budget;
+    this.deferred = 0;
+    words[budgetWord] = budget;
+    words[(base + state.CURRENT_OP) >> 2] = 0;
+    try {
+      while (words[(base + state.ACTIVITY) >> 2] === Activity.running) {
+        try {
+          if (words[(base + state.INTERRUPT_SHADOW) >> 2] !== 0) {
+            words[(base + state.INTERRUPT_SHADOW) >> 2] = 0;
+            this.step(vcpu);
+          } else {
+            if (words[(base + state.EVENT_PENDING) >> 2] !== 0) this.environment.deliverEvent(vcpu);
+            if (words[budgetWord] <= 0) break;
+            exports.run(base);
+          }
+          words[(base + state.CURRENT_OP) >> 2] = 0;
+        } catch (error) {
+          if (error !== FAULT) throw error;
+          this.faulted(vcpu);
+        }
+      }
+    } finally {
+      this.retiredBefore[vcpu.index] += this.granted - this.deferred - words[budgetWord];
+      this.running = -1;
+    }
+  }
+
+  /** Runs one instruction. */
+  private step(vcpu: Vcpu): void {
+    const { words } = this;
+    const budgetWord = (vcpu.base + state.BUDGET) >> 2;
+    const page = this.pageOfRip(vcpu);
+    const linear = this.fetch(vcpu, vcpu.rip);
+    const op = this.cache.single(linear, this.codeBits(vcpu), () => this.nextPage(vcpu, page));
+    const ip = BigInt((linear - this.memory.ramBase) % PAGE);
+    vcpu.set64(state.CODE_BASE, vcpu.rip - ip);
+    const left = words[budgetWord];
+    words[budgetWord] = 1;
+    this.deferred += left - 1;
+    try {
+      this.interpreter.exports.enter(vcpu.base, op);
+    } finally {
+      // What a request took away in between stays away.
+      if (words[budgetWord] <= 0) {
+        words[budgetWord] += left - 1;
+        this.deferred -= left - 1;
+      }
+    }
+  }
+
+  /** Delivers the fault in flight; RIP is that of the instruction that CURRENT_OP names, unless it is 0. */
+  private faulted(vcpu: Vcpu): void {
+    const opWord = (vcpu.base + state.CURRENT_OP) >> 2;
+    const op = this.words[opWord];
+    if (op !== 0) {
+      vcpu.rip = vcpu.get64(state.CODE_BASE) + BigInt(this.memory.view.getUint16(op + L.OP_IP, true));
+      if (!vcpu.code64) vcpu.rip &= 0xffff_ffffn;
+      this.words[(vcpu.base + state.BUDGET) >> 2] += this.memory.view.getInt16(op + L.OP_REMAINING, true) + 1;
+      this.words[opWord] = 0;
+    }
+    deliver(vcpu, FAULT.vector, FAULT.code, 'fault');
+  }
+
+  /** RIP of the running instruction, and of the next: what helpers use. */
+  currentIp(vcpu: Vcpu): bigint {
+    return BigInt.asUintN(64, vcpu.get64(state.CODE_BASE) + BigInt(this.memory.view.getUint16(vcpu.get32(state.CURRENT_OP) + L.OP_IP, true)));
+  }
+
+  nextIp(vcpu: Vcpu): bigint {
+    const ip = BigInt.asUintN(64, vcpu.get64(state.CODE_BASE) + BigInt(this.memory.view.getUint16(vcpu.get32(state.CURRENT_OP) + L.OP_NEXT_IP, true)));
+    return vcpu.code64 ? ip : ip & 0xffff_ffffn;
+  }
+
+  operationWord(vcpu: Vcpu, offset: number): number {
+    return this.words[(vcpu.get32(state.CURRENT_OP) + offset) >> 2];
+  }
+
+  // --- Code ---------------------------------------------------------------------------------------
+
+  private codeBits(vcpu: Vcpu): CodeBits {
+    return vcpu.get32(state.CODE_MODE) as CodeBits;
+  }
+
+  private codeAddress(vcpu: Vcpu, rip: bigint): bigint {
+    return vcpu.code64 ? rip : (vcpu.get64(state.CS) + rip) & 0xffff_ffffn;
+  }
+
+  private pageOfRip(vcpu: Vcpu): bigint {
+    return this.codeAddress(vcpu, vcpu.rip) & ~0xfffn;
+  }
+
+  private pageOfCode(vcpu: Vcpu): bigint {
+    return vcpu.code64 ? vcpu.get64(state.CODE_BASE) : (vcpu.get64(state.CS) + vcpu.get64(state.CODE_BASE)) & 0xffff_ffffn;
+  }
+
+  /** Linear address of the instruction at an offset in CS; may fault. */
+  private fetch(vcpu: Vcpu, rip: bigint): number {
+    const linear = this.translate(vcpu.base, BigInt.asIntN(64, this.codeAddress(vcpu, rip)), Access.execute | (vcpu.cpl === 3 ? Access.user : 0));
+    if (linear === MMIO) throw new EmulationFailure(`vCPU ${vcpu.index} executes outside RAM, at 0x${vcpu.getNumber(state.PHYSICAL).toString(16)}`);
+    return linear >>> 0;
+  }
+
+  private nextPage(vcpu: Vcpu, page: bigint): number {
+    const next = page + BigInt(PAGE);
+    const linear = this.translate(vcpu.base, BigInt.asIntN(64, vcpu.code64 ? next : next & 0xffff_ffffn), Access.execute | (vcpu.cpl === 3 ? Access.user : 0));
+    return linear === MMIO ? MMIO : linear >>> 0;
+  }
+
+  private resolve(base: number): number {
+    const vcpu = this.vcpuAt(base);
+    const linear = this.fetch(vcpu, vcpu.rip);
+    return this.cache.block(linear, this.codeBits(vcpu), () => this.nextPage(vcpu, this.pageOfRip(vcpu)));
+  }
+
+  private resolveLink(base: number, op: number, link: number): number {
+    const vcpu = this.vcpuAt(base);
+    const offset = link === L.OP_LINK ? this.words[(op + L.OP_IMMEDIATE) >> 2] : this.memory.view.getUint16(op + L.OP_NEXT_IP, true);
+    vcpu.rip = vcpu.get64(state.CODE_BASE) + BigInt(offset);
+    if (!vcpu.code64) vcpu.rip &= 0xffff_ffffn;
+    vcpu.set32(state.CURRENT_OP, 0);
+    const { flushes } = this.cache;
+    const block = this.resolve(base);
+    if (this.cache.flushes === flushes) this.words[(op + link) >> 2] = block;
+    return block;
+  }
+
+  // --- Slow accesses ------------------------------------------------------------------------------
+
+  private nonCanonical(base: number): never {
+    const vcpu = this.vcpuAt(base);
+    const op = vcpu.get32(state.CURRENT_OP);
+    // Accesses through RSP and RBP by default, and pushes and pops, are stack accesses: #SS.
+    const stack = op !== 0 && this.cache.isStackAccess(op);
+    return raise(stack ? Vector.stackFault : Vector.generalProtection, 0);
+  }
+
+  private mmio(base: number, bytes: number, write: boolean): void {
+    const vcpu = this.vcpuAt(base);
+    const physical = vcpu.getNumber(state.PHYSICAL);
+    const bounce = vcpu.base + state.BOUNCE;
+    const { view } = this.memory;
+    for (let done = 0; done < bytes; done += 4) {
+      const size = Math.min(4, bytes - done) as AccessBytes;
+      const at = bounce + done;
+      if (write) {
+        const value = size === 4 ? view.getUint32(at, true) : size === 2 ? view.getUint16(at, true) : view.getUint8(at);
+        this.environment.mmioWrite(vcpu, physical + done, size, value);
+      } else {
+        const value = this.environment.mmioRead(vcpu, physical + done, size);
+        if (size === 4) view.setUint32(at, value, true);
+        else if (size === 2) view.setUint16(at, value, true);
+        else view.setUint8(at, value);
+      }
+    }
+  }
+
+  /** An access beyond a segment's limit: #GP or #SS, but not for an expand-down segment that holds it, nor in real mode beyond 64 KiB by design. */
+  private segmentFault(base: number, op: number): void {
+    const vcpu = this.vcpuAt(base);
+    const offset = this.words[(op + L.OP_SEGMENT) >> 2];
+    const attributes = vcpu.get32(offset + state.SEGMENT_ATTRIBUTES);
+    const limit = vcpu.get32(offset + state.SEGMENT_LIMIT);
+    const start = vcpu.getNumber(state.ARGUMENT);
+    const last = start + this.words[(op + L.OP_REGISTER) >> 2];
+    const expandDown = vcpu.protectedMode && (attributes & 0x1c00) === 0x1400;
+    if (expandDown && start > limit && last <= (attributes & (1 << 22) ? 0xffff_ffff : 0xffff)) return;
+    raise(offset === state.SS ? Vector.stackFault : Vector.generalProtection, 0);
+  }
+
+  // --- Mmu ----------------------------------------------------------------------------------------
+
+  translate(base: number, address: bigint, access: number): number {
+    const linear = this.interpreter.exports.fill(base, address, access);
+    return linear === MMIO || linear === FAULTED ? linear : linear >>> 0;
+  }
+
+  contextChanged(base: number): void {
+    const { words } = this;
+    const cpl = words[(base + state.CPL) >> 2];
+    const ac = (words[(base + state.RFLAGS) >> 2] >> 18) & (words[(base + state.CR4) >> 2] >> 21) & 1;
+    words[(base + state.TLB_BASE) >> 2] = words[(base + state.TLB_SLOT) >> 2] + (cpl === 3 ? 0 : 1 + ac) * L.CONTEXT_SIZE;
+  }
+
+  codeSegmentChanged(base: number): void {
+    for (let slot = 0; slot < L.CONTEXT_SLOTS; slot++) this.flushJumps(base, slot);
+  }
+
+  addressSpaceChanged(base: number, keep: boolean): void {
+    const vcpu = this.vcpuAt(base);
+    const spaces = this.spaces[vcpu.index];
+    const pcid = vcpu.get64(state.CR4) & Cr4.pcide ? Number(vcpu.get64(state.CR3) & PCID_MASK) : 0;
+    let slot = spaces.pcids.indexOf(pcid);
+    const known = slot >= 0;
+    if (!known) {
+      slot = 0;
+      for (let i = 1; i < L.CONTEXT_SLOTS; i++) if (spaces.lastUse[i] < spaces.lastUse[slot]) slot = i;
+    }
+    if (!known || !keep) this.flushSlot(base, slot);
+    spaces.pcids[slot] = pcid;
+    this.selectSlot(vcpu, slot);
+  }
+
+  flushAll(base: number): void {
+    const vcpu = this.vcpuAt(base);
+    const spaces = this.spaces[vcpu.index];
+    for (let slot = 0; slot < L.CONTEXT_SLOTS; slot++) if (slot === spaces.current || spaces.pcids[slot] >= 0) this.flushSlot(base, slot);
+    spaces.pcids.fill(-1);
+    spaces.pcids[spaces.current] = vcpu.get64(state.CR4) & Cr4.pcide ? Number(vcpu.get64(state.CR3) & PCID_MASK) : 0;
+    vcpu.set32(state.TLB_TRAITS, 0);
+  }
+
+  flushPage(base: number, address: bigint): void {
+    const vcpu = this.vcpuAt(base);
+    const spaces = this.spaces[vcpu.index];
+    const traits = vcpu.get32(state.TLB_TRAITS);
+    const kernel = address >> 63n !== 0n;
+    // A page in the kernel's half may be global, hence in every slot.
+    if (kernel || traits & state.TRAIT_GLOBAL_USER) for (let slot = 0; slot < L.CONTEXT_SLOTS; slot++) if (slot !== spaces.current) spaces.pcids[slot] = -1;
+    // Of a large page any 4-KiB piece may be in the TLB.
+    if (traits & (kernel ? state.TRAIT_LARGE_KERNEL : state.TRAIT_LARGE_USER)) return this.flushSlot(base, spaces.current);
+    this.flushPageIn(base, spaces.current, address);
+  }
+
+  flushPcid(base: number, pcid: number, address?: bigint): void {
+    const spaces = this.spaces[this.vcpuAt(base).index];
+    const slot = spaces.pcids.indexOf(pcid);
+    if (slot < 0) return;
+    if (slot === spaces.current) return address === undefined ? this.flushSlot(base, slot) : this.flushPage(base, address);
+    spaces.pcids[slot] = -1;
+  }
+
+  requestExit(base: number): void {
+    const vcpu = this.vcpuAt(base);
+    if (vcpu.index !== this.running) return;
+    const word = (base + state.BUDGET) >> 2;
+    const left = this.words[word];
+    if (left <= 0) return;
+    this.deferred += left;
+    this.words[word] = 0;
+  }
+
+  written(linear: number, bytes: number): void {
+    this.interpreter.exports.code_check(linear, bytes);
+  }
+
+  private selectSlot(vcpu: Vcpu, slot: number): void {
+    const spaces = this.spaces[vcpu.index];
+    spaces.current = slot;
+    spaces.lastUse[slot] = ++this.useCounter;
+    vcpu.set32(state.TLB_SLOT, L.contextBase(vcpu.base, slot, 0));
+    this.contextChanged(vcpu.base);
+  }
+
+  private flushSlot(base: number, slot: number): void {
+    for (let kind = 0; kind < L.CONTEXT_KINDS; kind++) {
+      const context = L.contextBase(base, slot, kind);
+      this.memory.bytes.fill(0xff, context, context + TLB_BYTES);
+    }
+    this.flushJumps(base, slot);
+  }
+
+  private flushJumps(base: number, slot: number): void {
+    for (let kind = 0; kind < L.CONTEXT_KINDS; kind++) {
+      const context = L.contextBase(base, slot, kind);
+      this.memory.bytes.fill(0, context + L.JUMP_CACHE, context + L.CONTEXT_SIZE);
+    }
+  }
+
+  private flushPageIn(base: number, slot: number, address: bigint): void {
+    const { words } = this;
+    const page = BigInt.asIntN(64, address) >> 12n;
+    const pageLow = Number(BigInt.asIntN(32, page));
+    const tlbIndex = Number(page & BigInt(L.TLB_ENTRIES - 1));
+    for (let kind = 0; kind < L.CONTEXT_KINDS; kind++) {
+      const context = L.contextBase(base, slot, kind);
+      const entry = (context + tlbIndex * L.TLB_ENTRY_SIZE) >> 2;
+      words.fill(-1, entry, entry + 4);
+      const first = (context + L.JUMP_CACHE) >> 2;
+      for (let i = first; i < first + (L.JUMP_ENTRIES * L.JUMP_ENTRY_SIZE) / 4; i += 4) {
+        if (words[i + 2] !== 0 && ((words[i] >>> 12) | (words[i + 1] << 20)) === pageLow) words[i + 2] = 0;
+      }
+    }
+  }
+
+  /** Takes the right to write past the slow path from every TLB entry of the page at `linear`. */
+  private protectCodePage(linear: number): void {
+    const { words } = this;
+    const page = ((linear - this.memory.ramBase) >>> 12) * PAGE + this.memory.ramBase;
+    for (const { base } of this.vcpus) {
+      const first = L.contextBase(base, 0, 0);
+      for (let context = 0; context < L.CONTEXT_SLOTS * L.CONTEXT_KINDS; context++) {
+        const start = (first + context * L.CONTEXT_SIZE) >> 2;
+        for (let i = start; i < start + TLB_BYTES / 4; i += L.TLB_ENTRY_SIZE / 4) {
+          // Tags are page-aligned; an invalid one is -1.
+          if (words[i + 2] !== -1 && (words[i + 2] + words[i + 4]) >>> 0 === page) {
+            words[i + 2] = -1;
+            words[i + 3] = -1;
+          }
+        }
+      }
+    }
+  }
+}

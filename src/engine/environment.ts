@@ -1,0 +1,32 @@
+/** What the engine and the vCPUs' slow half ask of the machine around them. Every call is made while `vcpu` runs. */
+
+import type { CpuidResult } from '../cpu/cpuid.ts';
+import type { Vcpu } from '../cpu/vcpu.ts';
+import type { AccessBytes } from '../memory/bus.ts';
+
+export interface Environment {
+  /** The vCPU's time-stamp counter, in cycles; fractions are cut. */
+  readTsc(vcpu: Vcpu): number;
+  portRead(vcpu: Vcpu, port: number, bytes: AccessBytes): number;
+  portWrite(vcpu: Vcpu, port: number, bytes: AccessBytes, value: number): void;
+  mmioRead(vcpu: Vcpu, guestPhysical: number, bytes: AccessBytes): number;
+  mmioWrite(vcpu: Vcpu, guestPhysical: number, bytes: AccessBytes, value: number): void;
+  cpuid(vcpu: Vcpu, leaf: number, subleaf: number): CpuidResult;
+  /** Undefined: no such register, #GP. */
+  readMsr(vcpu: Vcpu, msr: number): bigint | undefined;
+  /** False: no such register or a value it does not take, #GP. */
+  writeMsr(vcpu: Vcpu, msr: number, value: bigint): boolean;
+  readTaskPriority(vcpu: Vcpu): number;
+  writeTaskPriority(vcpu: Vcpu, value: number): void;
+  hypercall(vcpu: Vcpu, longMode: boolean): void;
+  halt(vcpu: Vcpu): void;
+  /** WBINVD, INVD: nothing to do here but to count. */
+  writeBackInvalidate(vcpu: Vcpu): void;
+  /** 64 random bits for RDRAND. */
+  random(): bigint;
+  /** An event is pending and may be delivered now: deliver it (exceptions.ts). False where nothing came of it. */
+  deliverEvent(vcpu: Vcpu): boolean;
+}
+
+/** The guest did what this machine cannot go on from. Ends the run with a report. */
+export class EmulationFailure extends Error {}

@@ -1,0 +1,199 @@
+/**
+ * The vCPU's TypeScript half: what instruction definitions call by name (`x.helper('rdmsr')`). Each gets the vCPU's base and the
+ * definition's i32 arguments; wider values pass through the ARGUMENT slots. A guest's mistake is thrown as a fault.
+ */
+
+import * as cr from '../cpu/control-registers.ts';
+import { deliver } from '../cpu/exceptions.ts';
+import { Access } from '../cpu/mmu.ts';
+import * as segments from '../cpu/segments.ts';
+import * as state from '../cpu/state.ts';
+import { Cr4, Flag, generalProtection, undefinedOpcode, type Vcpu } from '../cpu/vcpu.ts';
+import type { AccessBytes } from '../memory/bus.ts';
+import type { Engine } from './engine.ts';
+import type { Environment } from './environment.ts';
+import { floatingPointHelpers } from './floating-point-helpers.ts';
+import type { Helpers } from './interpreter.ts';
+import * as L from './layout.ts';
+
+const TSS_IO_MAP = 0x66n;
+const LOW32 = 0xffff_ffffn;
+
+export function createHelpers(engine: Engine, environment: Environment): Helpers {
+  const at = (base: number): Vcpu => engine.vcpuAt(base);
+
+  const setEdxEax = (vcpu: Vcpu, value: bigint): void => {
+    vcpu.set64(state.RAX, value & LOW32);
+    vcpu.set64(state.RDX, (value >> 32n) & LOW32);
+  };
+  const edxEax = (vcpu: Vcpu): bigint => BigInt(vcpu.get32(state.RAX)) | (BigInt(vcpu.get32(state.RDX)) << 32n);
+
+  /** I/O is allowed by IOPL, or port by port by the TSS's bit map. SDM 1 19.5. */
+  const checkPort = (vcpu: Vcpu, port: number, bytes: number): void => {
+    if (!vcpu.protectedMode) return;
+    const iopl = Number((vcpu.get64(state.RFLAGS) & Flag.ioPrivilege) >> 12n);
+    if (vcpu.cpl <= iopl && !vcpu.virtual8086) return;
+    const limit = vcpu.get32(state.TR + state.SEGMENT_LIMIT);
+    const tss = vcpu.get64(state.TR + state.SEGMENT_BASE);
+    if (limit < 0x67) generalProtection();
+    const map = Number(vcpu.read(tss + TSS_IO_MAP, 2, Access.implicit)) + (port >> 3);
+    if (map + 1 > limit) generalProtection();
+    const allowed = Number(vcpu.read(tss + BigInt(map), 2, Access.implicit)) >> (port & 7);
+    if (allowed & ((1 << bytes) - 1)) generalProtection();
+  };
+
+  const helpers = {
+    // --- Ports, halting, time
+    pio_in: (base: number, port: number, bytes: number): number => {
+      const vcpu = at(base);
+      checkPort(vcpu, port, bytes);
+      return environment.portRead(vcpu, port, bytes as AccessBytes);
+    },
+    pio_out: (base: number, port: number, bytes: number, value: number): void => {
+      const vcpu = at(base);
+      checkPort(vcpu, port, bytes);
+      environment.portWrite(vcpu, port, bytes as AccessBytes, bytes === 4 ? value >>> 0 : value & (bytes === 2 ? 0xffff : 0xff));
+    },
+    halt: (base: number): void => environment.halt(at(base)),
+    rdtsc: (base: number): void => {
+      const vcpu = at(base);
+      if (vcpu.cpl !== 0 && vcpu.get64(state.CR4) & Cr4.tsd) generalProtection();
+      const tsc = environment.readTsc(vcpu);
+      vcpu.set64(state.RAX, BigInt(tsc >>> 0));
+      vcpu.set64(state.RDX, BigInt(Math.floor(tsc / 2 ** 32) >>> 0));
+    },
+    rdpmc: (_base: number): void => generalProtection(),
+    random: (base: number): void => at(base).setArgument(0, environment.random()),
+    cpuid: (base: number): void => {
+      const vcpu = at(base);
+      const result = environment.cpuid(vcpu, vcpu.get32(state.RAX), vcpu.get32(state.RCX));
+      vcpu.set64(state.RAX, BigInt(result.eax >>> 0));
+      vcpu.set64(state.RBX, BigInt(result.ebx >>> 0));
+      vcpu.set64(state.RCX, BigInt(result.ecx >>> 0));
+      vcpu.set64(state.RDX, BigInt(result.edx >>> 0));
+    },
+    rdmsr: (base: number): void => {
+      const vcpu = at(base);
+      setEdxEax(vcpu, environment.readMsr(vcpu, vcpu.get32(state.RCX)) ?? generalProtection());
+    },
+    wrmsr: (base: number): void => {
+      const vcpu = at(base);
+      if (!environment.writeMsr(vcpu, vcpu.get32(state.RCX), edxEax(vcpu))) generalProtection();
+    },
+    hypercall: (base: number, longMode: number): void => environment.hypercall(at(base), longMode !== 0),
+    wbinvd: (base: number): void => environment.writeBackInvalidate(at(base)),
+
+    // --- Control registers and translation
+    read_cr: (base: number, number: number): void => {
+      const vcpu = at(base);
+      vcpu.setArgument(0, cr.readCr(vcpu, number, { readTaskPriority: () => environment.readTaskPriority(vcpu), writeTaskPriority: () => {} }));
+    },
+    write_cr: (base: number, number: number): void => {
+      const vcpu = at(base);
+      cr.writeCr(vcpu, number, vcpu.argument(0), { readTaskPriority: () => 0, writeTaskPriority: (value) => environment.writeTaskPriority(vcpu, value) });
+    },
+    read_dr: (base: number, number: number): void => at(base).setArgument(0, cr.readDr(at(base), number)),
+    write_dr: (base: number, number: number): void => cr.writeDr(at(base), number, at(base).argument(0)),
+    lmsw: (base: number): void => cr.lmsw(at(base), at(base).argument(0)),
+    xgetbv: (base: number): void => cr.xgetbv(at(base)),
+    xsetbv: (base: number): void => cr.xsetbv(at(base)),
+    invlpg: (base: number): void => engine.flushPage(base, at(base).argument(0)),
+    invpcid: (base: number): void => {
+      const vcpu = at(base);
+      const [type, low, address] = [vcpu.argument(0), vcpu.argument(1), vcpu.argument(2)];
+      const pcid = Number(low & 0xfffn);
+      if (type > 3n || low >> 12n) generalProtection();
+      if (type <= 1n && pcid !== 0 && !(vcpu.get64(state.CR4) & Cr4.pcide)) generalProtection();
+      if (type === 0n && BigInt.asUintN(64, BigInt.asIntN(48, address)) !== address) generalProtection();
+      if (type === 0n) engine.flushPcid(base, pcid, address);
+      else if (type === 1n) engine.flushPcid(base, pcid);
+      else engine.flushAll(base);
+    },
+
+    // --- Flags and interrupts
+    popf: (base: number, bits: number): void => {
+      const vcpu = at(base);
+      const value = vcpu.argument(0);
+      const mask = segments.writableFlags(vcpu, vcpu.cpl, bits) & ~Flag.resume;
+      const old = vcpu.rflags;
+      vcpu.rflags = (old & ~mask & ~Flag.resume) | (value & mask);
+    },
+    /** INT n and its like; the IP to return to is in argument 0. `type` 5 (INT1) is not checked against the gate's DPL. */
+    interrupt: (base: number, vector: number, type: number): void => {
+      const vcpu = at(base);
+      vcpu.rip = vcpu.argument(0);
+      vcpu.set32(state.CURRENT_OP, 0);
+      deliver(vcpu, vector, -1, type === 5 ? 'trap' : 'software');
+    },
+    iret: (base: number, bits: number): void => segments.interruptReturn(at(base), bits),
+
+    // --- Far transfers and segments
+    far_jump_immediate: (base: number, bits: number): void => {
+      const vcpu = at(base);
+      segments.farJump(vcpu, engine.operationWord(vcpu, L.OP_REGISTER + 12), vcpu.argument(0) & (bits === 16 ? 0xffffn : LOW32));
+    },
+    far_call_immediate: (base: number, bits: number): void => {
+      const vcpu = at(base);
+      segments.farCall(vcpu, engine.operationWord(vcpu, L.OP_REGISTER + 12), vcpu.argument(0) & (bits === 16 ? 0xffffn : LOW32), bits, engine.nextIp(vcpu));
+    },
+    far_jump: (base: number, _bits: number): void => {
+      const vcpu = at(base);
+      segments.farJump(vcpu, Number(vcpu.argument(1)), vcpu.argument(0));
+    },
+    far_call: (base: number, bits: number): void => {
+      const vcpu = at(base);
+      segments.farCall(vcpu, Number(vcpu.argument(1)), vcpu.argument(0), bits, engine.nextIp(vcpu));
+    },
+    far_return: (base: number, bits: number, release: number): void => segments.farReturn(at(base), bits, release),
+    load_segment: (base: number, segment: number): void => {
+      const vcpu = at(base);
+      segments.loadDataSegment(vcpu, segment, Number(vcpu.argument(0)));
+      if (segment === segments.SS) vcpu.set32(state.INTERRUPT_SHADOW, vcpu.get32(state.EVENT_PENDING) ? 1 : 0);
+    },
+    lldt: (base: number): void => segments.loadLdtr(at(base), Number(at(base).argument(0))),
+    ltr: (base: number): void => segments.loadTr(at(base), Number(at(base).argument(0))),
+    verr: (base: number): number => (segments.verify(at(base), Number(at(base).argument(0)), false) ? 1 : 0),
+    verw: (base: number): number => (segments.verify(at(base), Number(at(base).argument(0)), true) ? 1 : 0),
+    lar: (base: number): number => {
+      const vcpu = at(base);
+      const found = segments.visibleDescriptor(vcpu, Number(vcpu.argument(0)), 'lar');
+      if (found) vcpu.setArgument(0, BigInt(found.attributes >>> 0));
+      return found ? 1 : 0;
+    },
+    lsl: (base: number): number => {
+      const vcpu = at(base);
+      const found = segments.visibleDescriptor(vcpu, Number(vcpu.argument(0)), 'lsl');
+      if (found) vcpu.setArgument(0, BigInt(found.limit >>> 0));
+      return found ? 1 : 0;
+    },
+    mode_changed: (base: number): void => segments.updateCodeMode(at(base)),
+    syscall_legacy: (_base: number): void => undefinedOpcode(),
+    sysenter: (base: number, _bits: number): void => {
+      const vcpu = at(base);
+      const selector = Number(vcpu.get64(state.SYSENTER_CS) & 0xfffcn);
+      // AMD processors have no SYSENTER in long mode.
+      if (vcpu.longMode) undefinedOpcode();
+      if (!vcpu.protectedMode || selector === 0) generalProtection();
+      vcpu.rflags = vcpu.rflags & ~(Flag.interrupt | Flag.virtual8086);
+      segments.setSegment(vcpu, segments.CS, selector, { base: 0n, limit: 0xffff_ffff, attributes: 0x00c0_9b00 });
+      segments.setCpl(vcpu, 0);
+      segments.setSegment(vcpu, segments.SS, selector + 8, { base: 0n, limit: 0xffff_ffff, attributes: 0x00c0_9300 });
+      vcpu.set64(state.RSP, vcpu.get64(state.SYSENTER_ESP) & LOW32);
+      vcpu.rip = vcpu.get64(state.SYSENTER_EIP) & LOW32;
+    },
+    sysexit: (base: number, _bits: number): void => {
+      const vcpu = at(base);
+      const selector = Number(vcpu.get64(state.SYSENTER_CS) & 0xfffcn);
+      if (vcpu.longMode) undefinedOpcode();
+      if (!vcpu.protectedMode || selector === 0 || vcpu.cpl !== 0) generalProtection();
+      segments.setSegment(vcpu, segments.CS, (selector + 16) | 3, { base: 0n, limit: 0xffff_ffff, attributes: 0x00c0_fb00 });
+      segments.setCpl(vcpu, 3);
+      segments.setSegment(vcpu, segments.SS, (selector + 24) | 3, { base: 0n, limit: 0xffff_ffff, attributes: 0x00c0_f300 });
+      vcpu.rip = vcpu.get64(state.RDX) & LOW32;
+      vcpu.set64(state.RSP, vcpu.get64(state.RCX) & LOW32);
+    },
+
+    ...floatingPointHelpers(engine),
+  };
+  return helpers;
+}
