@@ -3,7 +3,17 @@ import * as state from '../cpu/state.ts';
 import { type Expression, i32, i64, type Operand as Value, select } from '../wasm/expression.ts';
 import type { FunctionBuilder, FunctionReference } from '../wasm/function-builder.ts';
 import { ModuleBuilder } from '../wasm/module-builder.ts';
-import './all.ts';
+import './arithmetic.ts';
+import './logic.ts';
+import './multiply-divide.ts';
+import './shift.ts';
+import './bit.ts';
+import './data-transfer.ts';
+import './stack.ts';
+import './control.ts';
+import './flags.ts';
+import './convert.ts';
+import './miscellaneous.ts';
 import type { Encoding } from './encoding.ts';
 import { type Instruction, instructions } from './instruction.ts';
 import type { Bits, FlagWords, Operand, Semantics } from './semantics.ts';
@@ -345,9 +355,8 @@ function* formsOf({ attributes, encoding }: { attributes: Instruction; encoding:
   }
 }
 
-// Families whose operands and semantics the flat machine knows: the general-purpose integer instructions.
-const INTEGER_OPERANDS = /^(E|G|R|M|I|sI|J|O|Z|S|AL|CL|AX|DX|eAX|eDX|1)$/;
-const integer = instructions.filter((i) => !i.repeat && i.encodings.every((e) => e.operands.every((o) => INTEGER_OPERANDS.test(o.code))));
+/** The general-purpose integer instructions: what is defined before the other families are imported. */
+const integer = [...instructions];
 
 describe('instruction definitions', () => {
   it('build valid WebAssembly for every operand size, kind and mode', () => {
@@ -367,8 +376,10 @@ describe('instruction definitions', () => {
     expect(count).toBeGreaterThan(1000);
   });
 
-  it('claim no machine code twice', () => {
+  it('claim no machine code twice', async () => {
+    await import('./all.ts');
     const claims = new Map<string, string>();
+    const conflicts = new Set<string>();
     for (const { mnemonic, encodings } of instructions) {
       for (const e of encodings) {
         const kinds = [...'MR'].filter((kind) => {
@@ -388,12 +399,13 @@ describe('instruction definitions', () => {
             // B0, a mandatory prefix and a whole ModRM are exceptions from what does not say.
             const key = [e.map, opcode.toString(16), e.prefix, e.modifiers.has('B0'), kind, mode, w, rest].join(' ');
             const other = claims.get(key);
-            if (other && other !== `${mnemonic} ${e.text}`) throw new Error(`${key}: '${other}' and '${mnemonic} ${e.text}'`);
+            if (other && other !== `${mnemonic} ${e.text}`) conflicts.add(`'${other}' and '${mnemonic} ${e.text}'`);
             claims.set(key, `${mnemonic} ${e.text}`);
           }
         }
       }
     }
+    expect([...conflicts]).toEqual([]);
     expect(claims.size).toBeGreaterThan(1000);
   });
 });
