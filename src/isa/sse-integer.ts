@@ -222,11 +222,8 @@ for (const [mnemonic, encoding, shuffle] of [
   });
 }
 
-// Bit 7 of a control byte gives 0, which a number past the end does too.
-packed('PSHUFB', '0F 38 00', (a, b) => swizzle(a, b.and(lanesOf(8, [0x8f]))), 'none', { hot: true });
-instruction('PSHUFB', 'NP 0F 38 00 Pq Qq', { access: 'mr' }, (x, destination, source) => {
-  compute(x, destination, source, (a, b) => swizzle(a, b.and(lanesOf(8, [0x87]))), 'same');
-});
+// Bit 7 of a control byte gives 0, as a number past the end does. An MMX register is in both halves: bit 3 changes nothing.
+packed('PSHUFB', '0F 38 00', (a, b) => swizzle(a, b.and(lanesOf(8, [0x8f]))), 'same', { hot: true });
 
 instruction(
   'PALIGNR',
