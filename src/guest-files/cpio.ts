@@ -1,6 +1,7 @@
 /**
- * The cpio format `newc` (magic 070701), which Linux unpacks its initramfs from (Documentation/driver-api/early-userspace/buffer-format.rst).
- * Archives are deterministic: everything is root's, times are 0, inodes count up. Not made: hard links, checksums (070702).
+ * The cpio format `newc` (magic 070701), which Linux unpacks its initramfs from. Source: the kernel's
+ * Documentation/driver-api/early-userspace/buffer-format.rst. Archives are deterministic: everything is
+ * root's, times are 0, inodes count up. Not made: hard links, checksums (070702).
  */
 
 /** Something in a file tree. `mode` holds the permission bits only. */

@@ -28,7 +28,9 @@ describe('initramfs', () => {
   });
 
   it('makes the directories of extra files, each before what is in it', () => {
-    const paths = readCpio(buildInitramfs({ init: '', files: { '/usr/lib/x/y': 'text', '/usr/bin': { symlink: '../bin' } } })).map(({ path }) => path);
+    const paths = readCpio(
+      buildInitramfs({ init: '', files: { '/usr/lib/x/y': 'text', '/usr/bin': { symlink: '../bin' } } }),
+    ).map(({ path }) => path);
     expect(paths.slice(-5)).toEqual(['usr', 'usr/lib', 'usr/lib/x', 'usr/lib/x/y', 'usr/bin']);
   });
 

@@ -19,7 +19,14 @@ export interface InitramfsOptions {
 }
 
 const DIRECTORIES: Record<string, number> = {
-  bin: 0o755, dev: 0o755, etc: 0o755, proc: 0o555, root: 0o700, run: 0o755, sys: 0o555, tmp: 0o1777,
+  bin: 0o755,
+  dev: 0o755,
+  etc: 0o755,
+  proc: 0o555,
+  root: 0o700,
+  run: 0o755,
+  sys: 0o555,
+  tmp: 0o1777,
 };
 /** The kernel opens /dev/console for init before anything can be mounted. */
 const DEVICES: FileEntry[] = [
@@ -30,7 +37,8 @@ const DEVICES: FileEntry[] = [
 const bytesOf = (data: Uint8Array | string): Uint8Array => (typeof data === 'string' ? new TextEncoder().encode(data) : data);
 
 function entryOf(path: string, content: FileContent): FileEntry {
-  if (typeof content === 'string' || content instanceof Uint8Array) return { kind: 'file', path, mode: 0o644, data: bytesOf(content) };
+  if (typeof content === 'string' || content instanceof Uint8Array)
+    return { kind: 'file', path, mode: 0o644, data: bytesOf(content) };
   if ('symlink' in content) return { kind: 'symlink', path, target: content.symlink };
   return { kind: 'file', path, mode: content.mode, data: bytesOf(content.data) };
 }
@@ -39,7 +47,8 @@ function entryOf(path: string, content: FileContent): FileEntry {
 export function busyboxApplets(busybox: Uint8Array): string[] {
   const first = new TextEncoder().encode('\0[\0[[\0');
   let start = busybox.indexOf(0x5b);
-  while (start > 0 && !first.every((byte, index) => busybox[start - 1 + index] === byte)) start = busybox.indexOf(0x5b, start + 1);
+  while (start > 0 && !first.every((byte, index) => busybox[start - 1 + index] === byte))
+    start = busybox.indexOf(0x5b, start + 1);
   if (start <= 0) return [];
   let end = start;
   while (end < busybox.length && !(busybox[end] === 0 && busybox[end + 1] === 0)) end++;

@@ -32,7 +32,10 @@ describe('e820Map', () => {
   });
 
   it('is in ascending order without overlaps', () => {
-    const map = e820Map([{ guestPhysical: 0, bytes: MMIO_HOLE_BASE }, { guestPhysical: FOUR_GIB, bytes: MIB }]);
+    const map = e820Map([
+      { guestPhysical: 0, bytes: MMIO_HOLE_BASE },
+      { guestPhysical: FOUR_GIB, bytes: MIB },
+    ]);
     for (let i = 1; i < map.length; i++) {
       expect(map[i].guestPhysical).toBeGreaterThanOrEqual(map[i - 1].guestPhysical + map[i - 1].bytes);
     }

@@ -3,7 +3,14 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { BIOS_AREA_BASE, HIGH_MEMORY_BASE, IOAPIC_BASE, LOCAL_APIC_BASE, PM1_CONTROL_PORT, PM_TIMER_PORT } from '../memory-map.ts';
+import {
+  BIOS_AREA_BASE,
+  HIGH_MEMORY_BASE,
+  IOAPIC_BASE,
+  LOCAL_APIC_BASE,
+  PM_TIMER_PORT,
+  PM1_CONTROL_PORT,
+} from '../memory-map.ts';
 import { type AcpiDescription, type AcpiTables, buildAcpiTables } from './acpi-tables.ts';
 
 const cpus = (count: number, firstApicId = 0): AcpiDescription => ({
@@ -54,7 +61,9 @@ describe('ACPI tables', () => {
     };
     const xsdt = offsetAt(24);
     expect(check(xsdt)).toBe('XSDT');
-    const listed = Array.from({ length: (view.getUint32(xsdt + 4, true) - 36) / 8 }, (_, index) => offsetAt(xsdt + 36 + 8 * index));
+    const listed = Array.from({ length: (view.getUint32(xsdt + 4, true) - 36) / 8 }, (_, index) =>
+      offsetAt(xsdt + 36 + 8 * index),
+    );
     expect(listed.map(check)).toEqual(['FACP', 'APIC', 'HPET']);
     const fadt = listed[0];
     expect(check(offsetAt(fadt + 140))).toBe('DSDT');
@@ -86,7 +95,7 @@ describe('ACPI tables', () => {
     expect(madtEntries(acpi)).toEqual([
       [0, 8, 0, 0, 1, 0, 0, 0],
       [0, 8, 1, 1, 1, 0, 0, 0],
-      [1, 12, 2, 0, 0, 0, IOAPIC_BASE >>> 16 & 0xff, IOAPIC_BASE >>> 24, 0, 0, 0, 0],
+      [1, 12, 2, 0, 0, 0, (IOAPIC_BASE >>> 16) & 0xff, IOAPIC_BASE >>> 24, 0, 0, 0, 0],
       [2, 10, 0, 0, 2, 0, 0, 0, 0x05, 0],
       [2, 10, 0, 9, 9, 0, 0, 0, 0x0d, 0],
       [4, 6, 0xff, 0, 0, 1],
@@ -121,7 +130,10 @@ describe('ACPI tables', () => {
     try {
       const acpi = buildAcpiTables({
         apicIds: [0, 1, 2, 300],
-        pciRoutes: [{ slot: 1, pin: 'INTA', gsi: 16 }, { slot: 2, pin: 'INTB', gsi: 17 }],
+        pciRoutes: [
+          { slot: 1, pin: 'INTA', gsi: 16 },
+          { slot: 2, pin: 'INTB', gsi: 17 },
+        ],
       });
       for (const signature of ['FACP', 'APIC', 'HPET', 'XSDT', 'FACS', 'DSDT']) {
         const path = join(folder, `${signature}.aml`);

@@ -4,8 +4,22 @@
  * Not modelled: GPE blocks, RSDT (every ACPI 2.0 system reads the XSDT), SRAT, MCFG.
  */
 import {
-  BIOS_AREA_BASE, BIOS_AREA_SIZE, HPET_BASE, IOAPIC_BASE, LOCAL_APIC_BASE, PIT_GSI, PIT_IRQ, PM1_CONTROL_PORT, PM1_CONTROL_SIZE,
-  PM1_EVENT_PORT, PM1_EVENT_SIZE, PM_TIMER_PORT, PM_TIMER_SIZE, RESET_PORT, RESET_VALUE, SCI_IRQ,
+  BIOS_AREA_BASE,
+  BIOS_AREA_SIZE,
+  HPET_BASE,
+  IOAPIC_BASE,
+  LOCAL_APIC_BASE,
+  PIT_GSI,
+  PIT_IRQ,
+  PM_TIMER_PORT,
+  PM_TIMER_SIZE,
+  PM1_CONTROL_PORT,
+  PM1_CONTROL_SIZE,
+  PM1_EVENT_PORT,
+  PM1_EVENT_SIZE,
+  RESET_PORT,
+  RESET_VALUE,
+  SCI_IRQ,
 } from '../memory-map.ts';
 import { ByteWriter } from './byte-writer.ts';
 import { dsdtBody, type PciRoute } from './dsdt.ts';
@@ -163,9 +177,15 @@ function madtBody(description: AcpiDescription): Uint8Array {
     if (apicId < FIRST_X2APIC_ID && uid < ALL_PROCESSORS) out.u8(0, 8, uid, apicId).u32(ENABLED);
     else out.u8(9, 16).u16(0).u32(apicId).u32(ENABLED).u32(uid);
   });
-  out.u8(1, 12, description.ioApicId ?? 0, 0).u32(IOAPIC_BASE).u32(0);
+  out
+    .u8(1, 12, description.ioApicId ?? 0, 0)
+    .u32(IOAPIC_BASE)
+    .u32(0);
   for (const { irq, gsi, trigger, polarity } of description.irqOverrides ?? PC_IRQ_OVERRIDES) {
-    out.u8(2, 10, 0, irq).u32(gsi).u16(POLARITY[polarity] | TRIGGER[trigger]);
+    out
+      .u8(2, 10, 0, irq)
+      .u32(gsi)
+      .u16(POLARITY[polarity] | TRIGGER[trigger]);
   }
   out.u8(4, 6, ALL_PROCESSORS).u16(0).u8(1); // NMI on LINT1
   if (description.apicIds.some((apicId) => apicId >= FIRST_X2APIC_ID)) {

@@ -6,7 +6,12 @@ const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
 describe('AML encoder', () => {
   it('uses the shortest constant for an integer', () => {
     expect([0, 1, 2, 0x100, 0x1_0000, 0x1_0000_0000].map((value) => hex(aml.integer(value)))).toEqual([
-      '00', '01', '0a02', '0b0001', '0c00000100', '0e0000000001000000',
+      '00',
+      '01',
+      '0a02',
+      '0b0001',
+      '0c00000100',
+      '0e0000000001000000',
     ]);
   });
 
@@ -23,7 +28,13 @@ describe('AML encoder', () => {
   });
 
   it.each([
-    [0, 1], [0x3e, 1], [0x3f, 2], [0xffd, 2], [0xffe, 3], [0xf_fffc, 3], [0xf_fffd, 4],
+    [0, 1],
+    [0x3e, 1],
+    [0x3f, 2],
+    [0xffd, 2],
+    [0xffe, 3],
+    [0xf_fffc, 3],
+    [0xf_fffd, 4],
   ])('counts the length field in a package length around %i bytes of content', (contentBytes, lengthBytes) => {
     const nameBytes = 4;
     if (contentBytes < nameBytes) return expect(hex(aml.packageOf())).toBe('120200');

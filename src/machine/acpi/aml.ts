@@ -32,7 +32,10 @@ export function nameString(path: string): Aml {
   const out = new ByteWriter();
   const root = path.startsWith('\\');
   if (root) out.text('\\');
-  const segments = path.slice(root ? 1 : 0).split('.').filter((segment) => segment !== '');
+  const segments = path
+    .slice(root ? 1 : 0)
+    .split('.')
+    .filter((segment) => segment !== '');
   for (const segment of segments) {
     if (!/^[A-Z_][A-Z0-9_]{0,3}$/.test(segment)) throw new RangeError(`not an ACPI name: ${path}`);
   }
@@ -90,7 +93,11 @@ export const ioPorts = (port: number, bytes: number): Uint8Array =>
   new ByteWriter().u8(0x47, 1).u16(port).u16(port).u8(1, bytes).finish();
 
 /** One edge-triggered, active-high ISA interrupt (6.4.2.1, IRQNoFlags). */
-export const irq = (line: number): Uint8Array => new ByteWriter().u8(0x22).u16(1 << line).finish();
+export const irq = (line: number): Uint8Array =>
+  new ByteWriter()
+    .u8(0x22)
+    .u16(1 << line)
+    .finish();
 
 /** A fixed, writable 32-bit memory range (6.4.3.4). */
 export const memory32Fixed = (guestPhysical: number, bytes: number): Uint8Array =>

@@ -3,8 +3,20 @@
  * Source: ACPI 6.5 chapters 6 to 8. Not modelled: interrupt links (PCI pins are hard-wired to GSIs), GPEs, S3.
  */
 import {
-  COM1_IRQ, COM1_PORT, HPET_BASE, HPET_SIZE, I8042_COMMAND_PORT, I8042_DATA_PORT, KEYBOARD_IRQ, PCI_CONFIG_PORT,
-  PCI_CONFIG_SIZE, PCI_WINDOW_BASE, PCI_WINDOW_SIZE, RTC_IRQ, RTC_PORT, S5_SLEEP_TYPE,
+  COM1_IRQ,
+  COM1_PORT,
+  HPET_BASE,
+  HPET_SIZE,
+  I8042_COMMAND_PORT,
+  I8042_DATA_PORT,
+  KEYBOARD_IRQ,
+  PCI_CONFIG_PORT,
+  PCI_CONFIG_SIZE,
+  PCI_WINDOW_BASE,
+  PCI_WINDOW_SIZE,
+  RTC_IRQ,
+  RTC_PORT,
+  S5_SLEEP_TYPE,
 } from '../memory-map.ts';
 import type { AcpiDescription } from './acpi-tables.ts';
 import * as aml from './aml.ts';

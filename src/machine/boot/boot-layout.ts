@@ -3,9 +3,7 @@
  * Everything here is out of the kernel's way: it takes hold of low memory only after it has read what we left.
  */
 import { type GuestMemory, PAGE_SIZE } from '../../memory/guest-memory.ts';
-import {
-  BIOS_DATA_AREA, COM1_PORT, CONVENTIONAL_MEMORY_END, EBDA_BASE, HIGH_MEMORY_BASE,
-} from '../memory-map.ts';
+import { BIOS_DATA_AREA, COM1_PORT, CONVENTIONAL_MEMORY_END, EBDA_BASE, HIGH_MEMORY_BASE } from '../memory-map.ts';
 import { BootError, sizeText } from './boot-error.ts';
 
 export const BOOT_GDT = 0x1000;
@@ -35,6 +33,13 @@ export function writeBiosDataArea(memory: GuestMemory): void {
   memory.write(EBDA_BASE, Uint8Array.of((CONVENTIONAL_MEMORY_END - EBDA_BASE) >> 10));
 }
 
+/** Throws where the kernel, which ends at `kernelEnd`, does not fit in the RAM below 4 GiB. */
+export function requireRoom(memory: GuestMemory, kernelEnd: number): void {
+  if (kernelEnd <= memory.lowBytes) return;
+  const has = sizeText(memory.lowBytes);
+  throw new BootError(`the kernel needs memory up to ${sizeText(kernelEnd)} and the machine has ${has}: give it more memory`);
+}
+
 /** Writes the command line and its NUL; `limit` is the longest that the kernel reads. */
 export function writeCommandLine(memory: GuestMemory, append: string, limit: number): void {
   const text = new TextEncoder().encode(append);
@@ -54,11 +59,11 @@ export function placeInitrd(memory: GuestMemory, initrd: Uint8Array, lowest: num
   const guestPhysical = Math.floor((end - initrd.length) / PAGE_SIZE) * PAGE_SIZE;
   if (guestPhysical < Math.max(lowest, HIGH_MEMORY_BASE)) {
     const size = sizeText(initrd.length);
-    throw new BootError(
-      initrd.length > memory.lowBytes
-        ? `the initrd is larger than memory: ${size} for a machine of ${sizeText(memory.lowBytes)}`
-        : `the initrd of ${size} does not fit in memory beside the kernel (${sizeText(Math.max(0, end - lowest))} are left): give it more memory`,
-    );
+    if (initrd.length > memory.lowBytes) {
+      throw new BootError(`the initrd is larger than memory: ${size} for a machine of ${sizeText(memory.lowBytes)}`);
+    }
+    const left = sizeText(Math.max(0, end - lowest));
+    throw new BootError(`the initrd of ${size} does not fit in memory beside the kernel (${left} are left): give it more memory`);
   }
   memory.write(guestPhysical, initrd);
   return { guestPhysical, bytes: initrd.length };

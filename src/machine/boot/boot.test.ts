@@ -16,7 +16,10 @@ interface ElfOptions {
 }
 
 /** An ELF64 executable; by default with code at 16 MiB, and a Xen note behind another one. */
-function elf({ note = { type: 18, entry: PVH_ENTRY }, segments = [{ guestPhysical: 16 * MIB, data: Buffer.from('CODE'), memoryBytes: 0x2000 }] }: ElfOptions = {}): Buffer {
+function elf({
+  note = { type: 18, entry: PVH_ENTRY },
+  segments = [{ guestPhysical: 16 * MIB, data: Buffer.from('CODE'), memoryBytes: 0x2000 }],
+}: ElfOptions = {}): Buffer {
   const notes: Buffer[] = [];
   const addNote = (name: string, type: number, description: Buffer): void => {
     const header = Buffer.alloc(12);
@@ -34,7 +37,10 @@ function elf({ note = { type: 18, entry: PVH_ENTRY }, segments = [{ guestPhysica
     addNote(note.name ?? 'Xen', note.type, description);
   }
   const noteData = Buffer.concat(notes);
-  const parts = [{ kind: 4, guestPhysical: 0, data: noteData, memoryBytes: noteData.length }, ...segments.map((segment) => ({ kind: 1, ...segment }))];
+  const parts = [
+    { kind: 4, guestPhysical: 0, data: noteData, memoryBytes: noteData.length },
+    ...segments.map((segment) => ({ kind: 1, ...segment })),
+  ];
   const header = Buffer.alloc(64);
   Buffer.from('\x7fELF\x02\x01\x01', 'latin1').copy(header);
   header.writeUInt16LE(2, 16);
@@ -224,7 +230,11 @@ describe('boot by PVH', () => {
     expect([u64(modules), u64(modules + 8)]).toEqual([64 * MIB - 4096, 6]);
     expect(text(u64(modules), 6)).toBe('INITRD');
     const map = u64(info + 40);
-    const entries = Array.from({ length: u32(info + 48) }, (_, index) => [u64(map + 24 * index), u64(map + 24 * index + 8), u32(map + 24 * index + 16)]);
+    const entries = Array.from({ length: u32(info + 48) }, (_, index) => [
+      u64(map + 24 * index),
+      u64(map + 24 * index + 8),
+      u32(map + 24 * index + 16),
+    ]);
     expect(entries).toEqual(E820);
   });
 
@@ -238,31 +248,79 @@ describe('what cannot be booted is said in one line', () => {
   const patched = (change: (image: Buffer) => void): Boot => ({ kernel: bzImage(change) });
 
   it.each<[string, Boot, string]>([
-    ['a file of another kind', { kernel: Buffer.from('#!/bin/sh\n'.repeat(100)) }, 'neither a bzImage (no HdrS boot header) nor an ELF file'],
+    [
+      'a file of another kind',
+      { kernel: Buffer.from('#!/bin/sh\n'.repeat(100)) },
+      'neither a bzImage (no HdrS boot header) nor an ELF file',
+    ],
     ['an empty file', { kernel: Buffer.alloc(0) }, 'neither a bzImage'],
     ['a bzImage cut inside its header', { kernel: bzImage().subarray(0, 0x210) }, 'the kernel is truncated'],
     ['a bzImage cut inside its kernel', { kernel: bzImage().subarray(0, 1500) }, 'the kernel is truncated: it needs'],
-    ['an old boot protocol', patched((image) => image.writeUInt16LE(0x0202, 0x206)), 'too old: boot protocol 2.02, 2.06 is needed'],
+    [
+      'an old boot protocol',
+      patched((image) => image.writeUInt16LE(0x0202, 0x206)),
+      'too old: boot protocol 2.02, 2.06 is needed',
+    ],
     ['a zImage', patched((image) => image.writeUInt8(0, 0x211)), 'a zImage'],
     ['a 32-bit kernel', patched((image) => image.writeUInt16LE(0, 0x236)), 'no 64-bit entry point'],
-    ['a 64-bit kernel of before the 64-bit protocol', patched((image) => image.writeUInt16LE(0x020a, 0x206)), 'no 64-bit entry point'],
+    [
+      'a 64-bit kernel of before the 64-bit protocol',
+      patched((image) => image.writeUInt16LE(0x020a, 0x206)),
+      'no 64-bit entry point',
+    ],
     ['a payload outside of the kernel', patched((image) => image.writeUInt32LE(0x7fff_ffff, 0x248)), 'its payload lies outside'],
-    ['an absurd load address', patched((image) => image.writeBigUInt64LE(2n ** 63n, 0x258)), 'wants to be loaded at 0x8000000000000000'],
-    ['a kernel larger than memory', patched((image) => image.writeUInt32LE(100 * MIB, 0x260)), 'needs memory up to 116 MiB and the machine has 64 MiB'],
-    ['a corrupt payload', { ...patched((image) => image.fill(0, 0x400 + 0x310, 0x400 + 0x330)), method: 'pvh' }, "the kernel's gzip payload is corrupt"],
-    ['an initrd larger than memory', { initrd: new Uint8Array(65 * MIB) }, 'the initrd is larger than memory: 65 MiB for a machine of 64 MiB'],
-    ['an initrd that the kernel leaves no room for', { initrd: new Uint8Array(41 * MIB) }, 'does not fit in memory beside the kernel (40 MiB are left)'],
-    ['a command line longer than the kernel reads', { append: 'x'.repeat(256) }, 'has 256 bytes, and this kernel reads 255 at most'],
+    [
+      'an absurd load address',
+      patched((image) => image.writeBigUInt64LE(2n ** 63n, 0x258)),
+      'wants to be loaded at 0x8000000000000000',
+    ],
+    [
+      'a kernel larger than memory',
+      patched((image) => image.writeUInt32LE(100 * MIB, 0x260)),
+      'needs memory up to 116 MiB and the machine has 64 MiB',
+    ],
+    [
+      'a corrupt payload',
+      { ...patched((image) => image.fill(0, 0x400 + 0x310, 0x400 + 0x330)), method: 'pvh' },
+      "the kernel's gzip payload is corrupt",
+    ],
+    [
+      'an initrd larger than memory',
+      { initrd: new Uint8Array(65 * MIB) },
+      'the initrd is larger than memory: 65 MiB for a machine of 64 MiB',
+    ],
+    [
+      'an initrd that the kernel leaves no room for',
+      { initrd: new Uint8Array(41 * MIB) },
+      'does not fit in memory beside the kernel (40 MiB are left)',
+    ],
+    [
+      'a command line longer than the kernel reads',
+      { append: 'x'.repeat(256) },
+      'has 256 bytes, and this kernel reads 255 at most',
+    ],
     ['a command line with a NUL', { append: 'a\0b' }, 'has a NUL character'],
     ['an ELF file where a bzImage is asked for', { kernel: elf(), method: 'bzimage' }, 'boots by --boot pvh'],
-    ['an ELF file without the Xen note', { kernel: elf({ note: { name: 'GNU', type: 18, entry: 1 } }) }, 'has no PVH entry point'],
+    [
+      'an ELF file without the Xen note',
+      { kernel: elf({ note: { name: 'GNU', type: 18, entry: 1 } }) },
+      'has no PVH entry point',
+    ],
     ['an ELF file with another Xen note', { kernel: elf({ note: { type: 1, entry: 1 } }) }, 'has no PVH entry point'],
     ['an ELF file cut inside its header', { kernel: elf().subarray(0, 40) }, 'its ELF header is cut off'],
     ['an ELF file cut inside its program headers', { kernel: elf().subarray(0, 100) }, 'its ELF program headers are cut off'],
     ['an ELF file cut inside a segment', { kernel: elf().subarray(0, -2) }, 'an ELF segment lies outside of its file'],
     ['a 32-bit ELF file', { kernel: Buffer.from(elf()).fill(1, 4, 5) }, 'for another machine'],
-    ['an ELF segment in low memory', { kernel: elf({ segments: [{ guestPhysical: 0x8000, data: Buffer.from('X'), memoryBytes: 1 }] }) }, 'below 1 MiB'],
-    ['an ELF segment outside of memory', { kernel: elf({ segments: [{ guestPhysical: 63 * MIB, data: Buffer.from('X'), memoryBytes: 2 * MIB }] }) }, 'up to 65 MiB'],
+    [
+      'an ELF segment in low memory',
+      { kernel: elf({ segments: [{ guestPhysical: 0x8000, data: Buffer.from('X'), memoryBytes: 1 }] }) },
+      'below 1 MiB',
+    ],
+    [
+      'an ELF segment outside of memory',
+      { kernel: elf({ segments: [{ guestPhysical: 63 * MIB, data: Buffer.from('X'), memoryBytes: 2 * MIB }] }) },
+      'up to 65 MiB',
+    ],
     ['an ELF file with nothing to load', { kernel: elf({ segments: [] }) }, 'nothing to load'],
   ])('%s', (_, options, message) => {
     expect(bootError(options)).toContain(message);

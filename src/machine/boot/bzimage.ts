@@ -5,8 +5,16 @@
  */
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { E820_TYPE_NUMBER, type E820Entry, HIGH_MEMORY_BASE } from '../memory-map.ts';
-import { BootError, sizeText } from './boot-error.ts';
-import { COMMAND_LINE, PAGE_TABLES, type PlacedFile, placeInitrd, writeCommandLine, ZERO_PAGE } from './boot-layout.ts';
+import { BootError } from './boot-error.ts';
+import {
+  COMMAND_LINE,
+  PAGE_TABLES,
+  type PlacedFile,
+  placeInitrd,
+  requireRoom,
+  writeCommandLine,
+  ZERO_PAGE,
+} from './boot-layout.ts';
 import { type BootState, longModeState } from './boot-state.ts';
 
 const SECTOR = 512;
@@ -97,7 +105,9 @@ export function parseBzImage(bytes: Uint8Array): BzImage {
   const u32 = (offset: number): number => view.getUint32(offset, true);
   const protocolVersion = view.getUint16(Header.version, true);
   if (protocolVersion < FIRST_VERSION) {
-    throw new BootError(`the kernel is too old: boot protocol ${versionText(protocolVersion)}, ${versionText(FIRST_VERSION)} is needed`);
+    throw new BootError(
+      `the kernel is too old: boot protocol ${versionText(protocolVersion)}, ${versionText(FIRST_VERSION)} is needed`,
+    );
   }
   const loadFlags = u8(Header.loadFlags);
   if (!(loadFlags & LOADED_HIGH)) throw new BootError('the kernel is a zImage that loads low; a bzImage is needed');
@@ -160,11 +170,7 @@ export function loadBzImage(memory: GuestMemory, image: BzImage, inputs: BootInp
   }
   const kernelAddress = image.preferredAddress;
   const kernelEnd = kernelAddress + image.initSize;
-  if (kernelEnd > memory.lowBytes) {
-    throw new BootError(
-      `the kernel needs memory up to ${sizeText(kernelEnd)} and the machine has ${sizeText(memory.lowBytes)}: give it more memory`,
-    );
-  }
+  requireRoom(memory, kernelEnd);
   memory.write(kernelAddress, image.protectedModeKernel);
   writeCommandLine(memory, inputs.append, image.commandLineSize);
   const initrd = inputs.initrd && placeInitrd(memory, inputs.initrd, kernelEnd, image.initrdAddressMax);

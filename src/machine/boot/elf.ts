@@ -53,7 +53,8 @@ export function parseElf(bytes: Uint8Array): ElfImage {
   const u64 = (offset: number): number => Number(view.getBigUint64(offset, true));
   const tableOffset = u64(32);
   const count = view.getUint16(56, true);
-  if (view.getUint16(54, true) !== PROGRAM_HEADER_SIZE) throw new BootError('the kernel is corrupt: its ELF program headers are odd');
+  if (view.getUint16(54, true) !== PROGRAM_HEADER_SIZE)
+    throw new BootError('the kernel is corrupt: its ELF program headers are odd');
   if (tableOffset + count * PROGRAM_HEADER_SIZE > bytes.length) {
     throw new BootError('the kernel is truncated: its ELF program headers are cut off');
   }
@@ -65,10 +66,12 @@ export function parseElf(bytes: Uint8Array): ElfImage {
     const offset = u64(header + 8);
     const fileBytes = u64(header + 32);
     const memoryBytes = u64(header + 40);
-    if (offset + fileBytes > bytes.length) throw new BootError('the kernel is truncated: an ELF segment lies outside of its file');
+    if (offset + fileBytes > bytes.length)
+      throw new BootError('the kernel is truncated: an ELF segment lies outside of its file');
     const data = bytes.subarray(offset, offset + fileBytes);
     if (kind === PT_NOTE) image.notes.push(...parseNotes(data));
-    else if (fileBytes > memoryBytes) throw new BootError('the kernel is corrupt: an ELF segment is larger in the file than in memory');
+    else if (fileBytes > memoryBytes)
+      throw new BootError('the kernel is corrupt: an ELF segment is larger in the file than in memory');
     else if (memoryBytes > 0) image.segments.push({ guestPhysical: u64(header + 24), data, memoryBytes });
   }
   if (image.segments.length === 0) throw new BootError('the kernel is corrupt: its ELF file has nothing to load');

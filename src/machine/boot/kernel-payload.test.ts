@@ -64,7 +64,9 @@ describe('kernel payload', () => {
     for (let length = 16; length < packed.length; length += 97) {
       expect(() => extract(withSize(packed.subarray(0, length)))).toThrow(BootError);
     }
-    expect(() => extract(withSize(packed.subarray(0, packed.length >> 1)))).toThrow(`the kernel's ${format} payload is corrupt: `);
+    expect(() => extract(withSize(packed.subarray(0, packed.length >> 1)))).toThrow(
+      `the kernel's ${format} payload is corrupt: `,
+    );
   });
 
   it.each(PACKED)('packed with %s never ends in anything but bytes or a BootError when a byte is changed', (_, packed) => {

@@ -50,7 +50,8 @@ function unpack(format: PayloadFormat, payload: Uint8Array): Uint8Array {
   const size = new DataView(payload.buffer, payload.byteOffset, payload.byteLength).getUint32(packed.length, true);
   if (format === 'none') return payload;
   if (format === 'bzip2' || format === 'lzo') throw new BootError(`kernels packed with ${format} boot by --boot bzimage only`);
-  if (size > MAX_UNPACKED_BYTES) throw new BootError(`the kernel's ${format} payload is corrupt: it says it unpacks to ${size} bytes`);
+  if (size > MAX_UNPACKED_BYTES)
+    throw new BootError(`the kernel's ${format} payload is corrupt: it says it unpacks to ${size} bytes`);
   try {
     switch (format) {
       case 'gzip':

@@ -89,7 +89,8 @@ class LzmaDecoder {
   }
 
   copyStored(bytes: number): void {
-    if (this.at + bytes > this.input.length || this.position + bytes > this.output.length) throw new Error('a stored chunk is too long');
+    if (this.at + bytes > this.input.length || this.position + bytes > this.output.length)
+      throw new Error('a stored chunk is too long');
     this.output.set(this.input.subarray(this.at, this.at + bytes), this.position);
     this.at += bytes;
     this.position += bytes;
@@ -259,7 +260,12 @@ class LzmaDecoder {
 }
 
 /** Decodes LZMA2 chunks from `input` at `from` into `output` from `position` on. Returns where both ended. */
-export function decodeLzma2(input: Uint8Array, from: number, output: Uint8Array, position: number): { at: number; position: number } {
+export function decodeLzma2(
+  input: Uint8Array,
+  from: number,
+  output: Uint8Array,
+  position: number,
+): { at: number; position: number } {
   const decoder = new LzmaDecoder(input, output);
   decoder.at = from;
   decoder.position = position;

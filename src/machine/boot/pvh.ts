@@ -1,11 +1,11 @@
 /**
- * PVH: enters an ELF64 kernel in 32-bit protected mode at the address its Xen note names. Nothing has to be unpacked by the guest.
+ * PVH: enters an ELF64 kernel in 32-bit protected mode at the address its Xen note names; the guest unpacks nothing.
  * Source: Xen's docs/misc/pvh.pandoc and public/arch-x86/hvm/start_info.h (version 1 of the start info).
  */
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { E820_TYPE_NUMBER, HIGH_MEMORY_BASE } from '../memory-map.ts';
-import { BootError, sizeText } from './boot-error.ts';
-import { COMMAND_LINE, placeInitrd, START_INFO, writeCommandLine } from './boot-layout.ts';
+import { BootError } from './boot-error.ts';
+import { COMMAND_LINE, placeInitrd, requireRoom, START_INFO, writeCommandLine } from './boot-layout.ts';
 import { type BootState, protectedModeState } from './boot-state.ts';
 import type { BootInputs } from './bzimage.ts';
 import type { ElfImage } from './elf.ts';
@@ -36,15 +36,11 @@ export function loadPvh(memory: GuestMemory, image: ElfImage, inputs: BootInputs
   }
   let kernelEnd = HIGH_MEMORY_BASE;
   for (const { guestPhysical, memoryBytes } of image.segments) {
-    const end = guestPhysical + memoryBytes;
-    if (guestPhysical < HIGH_MEMORY_BASE) throw new BootError('the kernel wants to be loaded below 1 MiB, where the boot data lies');
-    if (end > memory.lowBytes) {
-      throw new BootError(
-        `the kernel needs memory up to ${sizeText(end)} and the machine has ${sizeText(memory.lowBytes)}: give it more memory`,
-      );
-    }
-    kernelEnd = Math.max(kernelEnd, end);
+    if (guestPhysical < HIGH_MEMORY_BASE)
+      throw new BootError('the kernel wants to be loaded below 1 MiB, where the boot data lies');
+    kernelEnd = Math.max(kernelEnd, guestPhysical + memoryBytes);
   }
+  requireRoom(memory, kernelEnd);
   for (const { guestPhysical, data, memoryBytes } of image.segments) {
     memory.slice(guestPhysical, memoryBytes).fill(0, data.length);
     memory.slice(guestPhysical, data.length).set(data);

@@ -54,7 +54,10 @@ const noApt: CommandRunner = async (command) => {
 };
 
 async function failureOf(promise: Promise<unknown>): Promise<string> {
-  const error = await promise.then(() => undefined, (reason: unknown) => reason);
+  const error = await promise.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
   expect(error).toBeInstanceOf(UserError);
   expect((error as Error).message).not.toContain('\n');
   return (error as Error).message;
@@ -71,12 +74,16 @@ describe('Debian packages', () => {
   it('say what to pass instead where the cache cannot be written', async () => {
     const file = join(folder, 'file');
     writeFileSync(file, '');
-    expect(await failureOf(debianGuestFiles({ cacheFolder: join(file, 'cache'), run: noApt }))).toMatch(/cannot write .*--kernel and --initrd/);
+    expect(await failureOf(debianGuestFiles({ cacheFolder: join(file, 'cache'), run: noApt }))).toMatch(
+      /cannot write .*--kernel and --initrd/,
+    );
   });
 
   it("read fresh lists where the system's have nothing, and give up when those have nothing either", async () => {
     const { run, calls } = fakeApt({ index: new Map(), debs: new Map() });
-    expect(await failureOf(debianGuestFiles({ cacheFolder, run }))).toContain('linux-image-cloud-amd64 is not in the package index');
+    expect(await failureOf(debianGuestFiles({ cacheFolder, run }))).toContain(
+      'linux-image-cloud-amd64 is not in the package index',
+    );
     expect(calls.filter((call) => call.includes('update'))).toHaveLength(1);
     expect(readdirSync(cacheFolder)).toEqual([]);
   });
@@ -103,7 +110,11 @@ describe.skipIf(dpkgMissing)('Debian packages, built here', () => {
       archive.debs.set(`${name}=${version}`, deb);
       archive.index.set(name, `${control}${depends}Filename: pool/x.deb\nSHA256: ${sha256}\n\n`);
     };
-    const kernelFiles = { 'boot/vmlinuz-6.1-cloud': 'KERNEL', 'boot/System.map-6.1-cloud': 'MAP', 'lib/modules/6.1/x.ko': 'MODULE' };
+    const kernelFiles = {
+      'boot/vmlinuz-6.1-cloud': 'KERNEL',
+      'boot/System.map-6.1-cloud': 'MAP',
+      'lib/modules/6.1/x.ko': 'MODULE',
+    };
     publish('linux-image-6.1-cloud-amd64', '6.1.1-1', kernelFiles);
     publish('linux-image-cloud-amd64', '6.1.1-1', {}, 'Depends: linux-base, linux-image-6.1-cloud-amd64 (= 6.1.1-1)\n');
     publish('busybox-static', '1:1.35', { 'usr/bin/busybox': 'BUSYBOX', 'usr/share/doc/x': 'DOC' });
@@ -111,7 +122,11 @@ describe.skipIf(dpkgMissing)('Debian packages, built here', () => {
 
   it('resolve the metapackage, keep the wanted files only, and name their versions', async () => {
     const files = await debianGuestFiles({ cacheFolder, run: fakeApt(archive).run });
-    expect([files.vmlinuz, files.systemMap, files.busybox].map((path) => readFileSync(path, 'utf8'))).toEqual(['KERNEL', 'MAP', 'BUSYBOX']);
+    expect([files.vmlinuz, files.systemMap, files.busybox].map((path) => readFileSync(path, 'utf8'))).toEqual([
+      'KERNEL',
+      'MAP',
+      'BUSYBOX',
+    ]);
     expect(files.kernelPackage).toMatchObject({ name: 'linux-image-6.1-cloud-amd64', version: '6.1.1-1' });
     expect(files.kernelPackage.files).toEqual(['boot/System.map-6.1-cloud', 'boot/vmlinuz-6.1-cloud']);
     expect(files.busyboxPackage.files).toEqual(['usr/bin/busybox']);
@@ -128,13 +143,19 @@ describe.skipIf(dpkgMissing)('Debian packages, built here', () => {
     const progress: string[] = [];
     await debianGuestFiles({ cacheFolder, run, onProgress: (line) => progress.push(line) });
     expect(calls.filter((call) => call.includes('update'))).toHaveLength(1);
-    expect(progress).toEqual(['reading package lists', 'fetching linux-image-6.1-cloud-amd64 6.1.1-1', 'fetching busybox-static 1:1.35']);
+    expect(progress).toEqual([
+      'reading package lists',
+      'fetching linux-image-6.1-cloud-amd64 6.1.1-1',
+      'fetching busybox-static 1:1.35',
+    ]);
   });
 
   it('are refused where the checksum is not the one of the index', async () => {
     const index = new Map(archive.index);
     index.set('busybox-static', index.get('busybox-static')?.replace(/SHA256: ..../, 'SHA256: 0000') ?? '');
-    expect(await failureOf(debianGuestFiles({ cacheFolder, run: fakeApt({ ...archive, index }).run }))).toContain('wrong checksum');
+    expect(await failureOf(debianGuestFiles({ cacheFolder, run: fakeApt({ ...archive, index }).run }))).toContain(
+      'wrong checksum',
+    );
     expect(readdirSync(cacheFolder).some((name) => name.startsWith('busybox'))).toBe(false);
   });
 
@@ -149,10 +170,15 @@ describe.skipIf(dpkgMissing)('Debian packages, built here', () => {
   });
 
   it('survive being fetched by several runs at once', async () => {
-    const results = await Promise.all(Array.from({ length: 6 }, () => debianGuestFiles({ cacheFolder, run: fakeApt(archive).run })));
+    const results = await Promise.all(
+      Array.from({ length: 6 }, () => debianGuestFiles({ cacheFolder, run: fakeApt(archive).run })),
+    );
     for (const files of results) expect(readFileSync(files.vmlinuz, 'utf8')).toBe('KERNEL');
     expect(readdirSync(cacheFolder).sort()).toEqual([
-      'busybox-static.json', 'busybox-static_1_1.35', 'linux-image-6.1-cloud-amd64_6.1.1-1', 'linux-image-cloud-amd64.json',
+      'busybox-static.json',
+      'busybox-static_1_1.35',
+      'linux-image-6.1-cloud-amd64_6.1.1-1',
+      'linux-image-cloud-amd64.json',
     ]);
   });
 

@@ -68,7 +68,12 @@ const runCommand: CommandRunner = (command, args, cwd) =>
   });
 
 /** Packages are of the guest's architecture, whatever the host's is. */
-const APT_OPTIONS = ['APT::Architecture=amd64', 'APT::Architectures::=amd64', 'APT::Sandbox::User=root', 'Acquire::Languages=none'];
+const APT_OPTIONS = [
+  'APT::Architecture=amd64',
+  'APT::Architectures::=amd64',
+  'APT::Sandbox::User=root',
+  'Acquire::Languages=none',
+];
 
 /** The host's apt, with the system's package lists until `useOwnLists` is called. */
 class Apt {
@@ -111,7 +116,9 @@ class Apt {
     const file = (await readdir(folder)).find((entry) => entry.endsWith('.deb'));
     if (!file) throw new Error(`apt-get downloaded no ${name}`);
     const path = join(folder, file);
-    const actual = createHash('sha256').update(await readFile(path)).digest('hex');
+    const actual = createHash('sha256')
+      .update(await readFile(path))
+      .digest('hex');
     if (actual !== sha256) throw new Error(`${file} has the wrong checksum: ${actual} instead of ${sha256}`);
     return path;
   }
@@ -128,7 +135,10 @@ async function unpackDeb(deb: string, folder: string, keep: string): Promise<voi
   const tar = spawn('tar', tarOptions, { stdio: [unpacker.stdout, 'ignore', 'ignore'] });
   // The pipe is tar's now; while we hold it open, too, dpkg-deb would not notice that tar is gone.
   unpacker.stdout.destroy();
-  const ended = (child: { once(event: 'error' | 'close', listener: (value: Error | number | null) => void): unknown }, name: string) =>
+  const ended = (
+    child: { once(event: 'error' | 'close', listener: (value: Error | number | null) => void): unknown },
+    name: string,
+  ) =>
     new Promise<void>((resolve, reject) => {
       child.once('error', (error) => reject(error as Error));
       child.once('close', (code) => (code === 0 ? resolve() : reject(new Error(`${name} could not unpack ${deb}`))));
@@ -149,7 +159,10 @@ async function fileSizes(folder: string): Promise<Record<string, number>> {
 
 async function isComplete(folder: string, files: Record<string, number>): Promise<boolean> {
   const checks = Object.entries(files).map(async ([path, size]) => (await stat(join(folder, path))).size === size);
-  return Promise.all(checks).then((results) => results.length > 0 && results.every(Boolean), () => false);
+  return Promise.all(checks).then(
+    (results) => results.length > 0 && results.every(Boolean),
+    () => false,
+  );
 }
 
 const fileName = (text: string): string => text.replace(/[^\w.+~-]/g, '_');
@@ -179,7 +192,12 @@ async function moveIntoPlace(unpacked: string, folder: string, files: Record<str
   }
 }
 
-async function fetchOne(apt: Apt, request: PackageRequest, workFolder: string, options: DebianPackagesOptions): Promise<CacheEntry> {
+async function fetchOne(
+  apt: Apt,
+  request: PackageRequest,
+  workFolder: string,
+  options: DebianPackagesOptions,
+): Promise<CacheEntry> {
   const { cacheFolder = DEFAULT_CACHE_FOLDER, onProgress } = options;
   let record = await apt.show(request.name);
   const { standsFor } = request;
@@ -208,7 +226,10 @@ async function fetchOne(apt: Apt, request: PackageRequest, workFolder: string, o
 /** The line of a failed command's output that says why. */
 function commandErrorReason(error: unknown): string {
   const { message, stderr } = error as ExecFileException;
-  const lines = (stderr || message).split('\n').map((line) => line.trim()).filter(Boolean);
+  const lines = (stderr || message)
+    .split('\n')
+    .map((line) => line.trim())
+    .filter(Boolean);
   return (lines.find((line) => line.startsWith('E: ')) ?? lines.at(-1) ?? 'no reason given').replace(/^E: /, '');
 }
 
@@ -221,7 +242,10 @@ const isMissingProgram = (error: unknown): boolean => {
  * Returns the packages asked for, in order, fetching those that the cache doesn't have.
  * Throws a UserError that says what to pass instead where there is no apt or it fails.
  */
-export async function debianPackages(requests: readonly PackageRequest[], options: DebianPackagesOptions = {}): Promise<DebianPackage[]> {
+export async function debianPackages(
+  requests: readonly PackageRequest[],
+  options: DebianPackagesOptions = {},
+): Promise<DebianPackage[]> {
   const { cacheFolder = DEFAULT_CACHE_FOLDER, run = runCommand, onProgress } = options;
   const cached = await Promise.all(requests.map((request) => readEntry(cacheFolder, request)));
   if (cached.every((found) => found !== undefined)) return cached;
@@ -231,7 +255,9 @@ export async function debianPackages(requests: readonly PackageRequest[], option
     await mkdir(cacheFolder, { recursive: true });
     workFolder = await mkdtemp(join(cacheFolder, '.work-'));
   } catch (error) {
-    throw new UserError(`cannot write to the cache folder ${cacheFolder} (${fileErrorReason(error)}): ${WHAT_TO_PASS}`, { cause: error });
+    throw new UserError(`cannot write to the cache folder ${cacheFolder} (${fileErrorReason(error)}): ${WHAT_TO_PASS}`, {
+      cause: error,
+    });
   }
   try {
     const apt = new Apt(run, workFolder);

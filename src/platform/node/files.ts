@@ -19,7 +19,7 @@ export function fileErrorReason(error: unknown): string {
   return (code && REASONS[code]) ?? message;
 }
 
-/** All bytes of the file at `path`; `what` names its part, as in "kernel". Throws a UserError where it can't be read or is empty. */
+/** All bytes of the file at `path`; `what` is its part, as in "kernel". Throws a UserError where that fails or it is empty. */
 export function readInput(path: string, what: string): Uint8Array {
   const fail = (reason: string, cause?: unknown): never => {
     throw new UserError(`cannot read the ${what} ${path}: ${reason}`, { cause });
