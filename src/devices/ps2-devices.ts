@@ -49,6 +49,7 @@ export abstract class Ps2Device {
   }
 }
 
+/** Codes the keyboard keeps; one more place is for saying that there were more. */
 const KEYBOARD_QUEUE = 16;
 const KEYBOARD_OVERRUN = 0x00;
 const KEYBOARD_ID = [0xab, 0x83] as const;
@@ -58,6 +59,7 @@ export class Ps2Keyboard extends Ps2Device {
   private scanning = true;
   private parameterOf = 0;
   private ledBits = 0;
+  private overrun = false;
 
   /** Scroll, num and caps lock: bits 0, 1 and 2. */
   get leds(): number {
@@ -67,9 +69,10 @@ export class Ps2Keyboard extends Ps2Device {
   /** Keys pressed and released, in scan code set 2. Dropped while the guest has scanning off. */
   type(scanCodes: readonly number[]): void {
     if (!this.scanning) return;
-    if (this.queued + scanCodes.length > KEYBOARD_QUEUE) {
-      if (this.queued < KEYBOARD_QUEUE) this.send(KEYBOARD_OVERRUN);
-    } else this.send(...scanCodes);
+    const fits = this.queued + scanCodes.length <= KEYBOARD_QUEUE;
+    if (fits) this.send(...scanCodes);
+    else if (!this.overrun) this.send(KEYBOARD_OVERRUN);
+    this.overrun = !fits;
   }
 
   command(byte: number): void {
