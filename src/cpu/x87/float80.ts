@@ -51,6 +51,10 @@ export const EQUAL = 1;
 export const GREATER = 2;
 export const UNORDERED = 3;
 
+/** Quotients of `remainder`: the reduction needs another step; there was nothing to divide. */
+export const INCOMPLETE = -1;
+export const NO_QUOTIENT = -2;
+
 const TWO_32 = 2 ** 32;
 
 export function classify(low: number, high: number, signExponent: number): number {
@@ -92,7 +96,7 @@ export class Float80 {
   high = 0;
   signExponent = 0;
   flags = 0;
-  /** Of a partial remainder: the quotient's low three bits, or -1 while the reduction is incomplete. */
+  /** Of a partial remainder: the quotient's low three bits, INCOMPLETE or NO_QUOTIENT. */
   quotient = 0;
   rounding = TO_NEAREST;
   precision = 64;
@@ -224,7 +228,11 @@ export class Float80 {
     this.flags |= OVERFLOW;
     if ((this.masks & OVERFLOW) === 0) {
       if (exponent - WRAP < INFINITE_EXPONENT) this.signExponent = sign | (exponent - WRAP);
-      else this.setInfinity(sign);
+      else {
+        // FSCALE can overflow by more than wrapping makes up for.
+        this.flags |= PRECISION | ROUNDED_UP;
+        this.setInfinity(sign);
+      }
       return;
     }
     this.flags |= PRECISION;
@@ -251,7 +259,10 @@ export class Float80 {
     if (tiny && (this.masks & UNDERFLOW) === 0) {
       this.flags |= UNDERFLOW;
       if (exponent + carried + WRAP > 0) this.signExponent = sign | (exponent + carried + WRAP);
-      else this.setZero(sign);
+      else {
+        this.flags |= PRECISION;
+        this.setZero(sign);
+      }
       return;
     }
     this.flags = flags;
@@ -394,8 +405,8 @@ export class Float80 {
       if (a >= QUIET_NAN || b >= QUIET_NAN) return this.propagateOf(aLow, aHigh, aSe, bLow, bHigh, bSe);
       if ((a === INFINITE && b === INFINITE) || (a === ZERO && b === ZERO)) return this.setInvalid();
       if (b === ZERO) {
-        if (a !== INFINITE) this.flags |= ZERO_DIVIDE;
-        if (a === DENORMALIZED) this.flags |= DENORMAL;
+        // A denormal dividend is not reported in addition.
+        if (a !== INFINITE) this.flags = ZERO_DIVIDE;
         return this.setInfinity(sign);
       }
       if (a === DENORMALIZED || b === DENORMALIZED) this.flags |= DENORMAL;
@@ -587,10 +598,11 @@ export class Float80 {
   ): void {
     const a = classify(aLow, aHigh, aSe);
     const b = classify(bLow, bHigh, bSe);
-    this.quotient = 0;
+    this.quotient = NO_QUOTIENT;
     if (a >= QUIET_NAN || b >= QUIET_NAN) return this.propagateOf(aLow, aHigh, aSe, bLow, bHigh, bSe);
     if (a === INFINITE || b === ZERO) return this.setInvalid();
     if (a === DENORMALIZED || b === DENORMALIZED) this.flags |= DENORMAL;
+    this.quotient = 0;
     if (a === ZERO) return this.set(aLow, aHigh, aSe);
     let sign = aSe & SIGN;
     this.#normalizeOperand(bLow, bHigh, bSe);
@@ -624,9 +636,8 @@ export class Float80 {
     } else this.#shiftRight(this.high, this.low, 0, 1);
     const lost = distance < 0 ? this.#extra : 0;
     const unit = partial ? bExponent + distance - steps + 1 : bExponent;
-    if (partial) {
-      this.quotient = -1;
-    } else {
+    if (partial) this.quotient = INCOMPLETE;
+    else {
       if (nearest && (this.low | this.high | lost) !== 0) {
         const half = this.#compareDoubled(bLow, bHigh);
         const beyond = half === (INTEGER_BIT | 1) || (half === INTEGER_BIT && (lost !== 0 || (quotient & 1) !== 0));

@@ -153,10 +153,10 @@ export class RegisterStack {
     return this.settle(INVALID | STACK_FAULT);
   }
 
-  /** Pushes the arithmetic unit's result. */
-  pushResult(): void {
+  /** Pushes the arithmetic unit's result, unmasked exceptions or not if they are `tolerated`. */
+  pushResult(tolerated = 0): void {
     if (!this.isEmpty(-1)) return this.overflow();
-    if (!this.settle(this.float.flags)) return;
+    if (!this.settle(this.float.flags) && (this.float.flags & ~tolerated) !== 0) return;
     this.top--;
     this.writeResult(0);
   }

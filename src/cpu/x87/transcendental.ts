@@ -13,6 +13,7 @@ import {
   INFINITE,
   INFINITE_EXPONENT,
   INTEGER_BIT,
+  PRECISION,
   QUIET_NAN,
   SIGN,
   ZERO,
@@ -52,6 +53,9 @@ const LOG2_E = (ONE << BigInt(FRACTION)) / LN2;
 /** Machin's formula. */
 const PI = 4n * (4n * arctangentOfInverse(5n) - arctangentOfInverse(239n));
 
+/** Trigonometric functions reduce by a pi of 66 fraction bits (SDM 1 8.3.8), with what that means for large operands. */
+const REDUCTION_PI = 0xc90f_daa2_2168_c234_cn << BigInt(FRACTION - 66);
+
 function bitLength(value: bigint): number {
   const hex = value.toString(16);
   return (hex.length - 1) * 4 + 32 - Math.clz32(Number.parseInt(hex[0], 16));
@@ -71,15 +75,14 @@ function magnitudeOf(low: number, high: number, signExponent: number): Real {
   return { significand, exponent: (signExponent & INFINITE_EXPONENT || 1) - BIAS - 63 };
 }
 
-/** Hands a result to the unit for rounding. It is taken as inexact unless `exact`. */
-function finish(unit: Float80, sign: number, value: bigint, exponent: number, exact: boolean): void {
+/** Hands a result to the unit for rounding. All are reported as inexact, as the processor does. */
+function finish(unit: Float80, sign: number, value: bigint, exponent: number): void {
   // 96 bits: the significand and the 32 below it, of which the lowest is sticky.
   const excess = bitLength(value) - 96;
   const top = shift(value, -excess);
-  const sticky = !exact || shift(top, excess) !== value ? 1 : 0;
   const high = Number(BigInt.asIntN(32, top >> 64n));
   const low = Number(BigInt.asIntN(32, top >> 32n));
-  const extra = Number(BigInt.asIntN(32, top)) | sticky;
+  const extra = Number(BigInt.asIntN(32, top)) | 1;
   unit.finish(sign, exponent + excess + 95 + BIAS, high, low, extra, 64);
 }
 
@@ -110,16 +113,17 @@ export function exponential(unit: Float80, low: number, high: number, signExpone
   if (kind === DENORMALIZED) unit.flags |= DENORMAL;
   const x = magnitudeOf(low, high, signExponent);
   const size = bitLength(x.significand) + x.exponent;
-  if (size < TINY) return finish(unit, sign, x.significand * LN2, x.exponent - FRACTION, false);
+  if (size < TINY) return finish(unit, sign, x.significand * LN2, x.exponent - FRACTION);
   if (size > 0) {
     // Only -1 and 1 are left in the domain; outside of it the operand stays.
+    unit.flags |= PRECISION;
     if (x.significand !== 1n << 63n || x.exponent !== -63) return unit.set(low, high, signExponent);
     return unit.set(0, INTEGER_BIT, sign === 0 ? BIAS : SIGN | (BIAS - 1));
   }
   const fraction = 144 - size;
   const t = shift(x.significand * LN2, x.exponent - FRACTION + fraction);
   const result = exponentialMinusOne(sign === 0 ? t : -t, BigInt(fraction));
-  finish(unit, sign, absolute(result), -fraction, false);
+  finish(unit, sign, absolute(result), -fraction);
 }
 
 /** Logarithm to base 2 of a positive number as fixed point with FRACTION bits; exact for powers of two. */
@@ -146,7 +150,6 @@ export function timesLogarithm(
   const sign = ySe & SIGN;
   if (kindX === ZERO) {
     if (kindY === ZERO) return unit.setInvalid();
-    if (kindY === DENORMALIZED) unit.flags |= DENORMAL;
     if (kindY !== INFINITE) unit.flags |= ZERO_DIVIDE;
     return unit.setInfinity(sign ^ SIGN);
   }
@@ -162,8 +165,7 @@ export function timesLogarithm(
   const x = magnitudeOf(xLow, xHigh, xSe);
   const y = magnitudeOf(yLow, yHigh, ySe);
   const result = logarithm(x) * y.significand;
-  const exact = (x.significand & (x.significand - 1n)) === 0n;
-  finish(unit, result < 0n ? sign ^ SIGN : sign, absolute(result), y.exponent - FRACTION, exact);
+  finish(unit, result < 0n ? sign ^ SIGN : sign, absolute(result), y.exponent - FRACTION);
 }
 
 /** FYL2XP1: y * log2(1 + x). */
@@ -184,17 +186,22 @@ export function timesLogarithmPlusOne(
   const y = magnitudeOf(yLow, yHigh, ySe);
   const size = bitLength(x.significand) + x.exponent;
   if (size < TINY) {
-    return finish(unit, sign, x.significand * y.significand * LOG2_E, x.exponent + y.exponent - FRACTION, false);
+    return finish(unit, sign, x.significand * y.significand * LOG2_E, x.exponent + y.exponent - FRACTION);
   }
-  if (size > 0) {
-    if (signX !== 0) return unit.setInvalid();
-    const sum = size > 100 ? x : { significand: shift(x.significand, x.exponent + 64) + (1n << 64n), exponent: -64 };
-    return finish(unit, sign, logarithm(sum) * y.significand, y.exponent - FRACTION, false);
+  if (size > -2) {
+    // Where 1 + x has no bits to lose, which is mostly outside of the domain. Where it has no logarithm, x stays.
+    if (signX !== 0 && size > 0) {
+      unit.flags |= PRECISION;
+      return unit.set(xLow, xHigh, xSe);
+    }
+    const scaled = size > 200 ? x.significand : shift(x.significand, x.exponent + FRACTION);
+    const sum = size > 200 ? x : { significand: signX === 0 ? ONE + scaled : ONE - scaled, exponent: -FRACTION };
+    return finish(unit, sign, absolute(logarithm(sum)) * y.significand, y.exponent - FRACTION);
   }
   const scaled = signX === 0 ? shift(x.significand, x.exponent + FRACTION) : -shift(x.significand, x.exponent + FRACTION);
   const ratio = (scaled << BigInt(FRACTION)) / (2n * ONE + scaled);
   const result = ((2n * arcSeries(ratio, BigInt(FRACTION), 1n) * LOG2_E) >> BigInt(FRACTION)) * y.significand;
-  finish(unit, sign, absolute(result), y.exponent - FRACTION, false);
+  finish(unit, sign, absolute(result), y.exponent - FRACTION);
 }
 
 /** Arctangent of a ratio between 0 and 1, with FRACTION bits: one division brings it below 1/16 of a tabled one. */
@@ -224,7 +231,7 @@ export function arctangentOf(
   const sign = ySe & SIGN;
   const left = (xSe & SIGN) !== 0;
   if (kindX === DENORMALIZED || kindY === DENORMALIZED) unit.flags |= DENORMAL;
-  const angle = (eighthsOfTurn: bigint) => finish(unit, sign, PI * eighthsOfTurn, -FRACTION - 2, false);
+  const angle = (eighthsOfTurn: bigint) => finish(unit, sign, PI * eighthsOfTurn, -FRACTION - 2);
   if (kindY === INFINITE) return angle(kindX === INFINITE ? (left ? 3n : 1n) : 2n);
   if (kindY === ZERO || kindX === INFINITE) return left ? angle(4n) : unit.setZero(sign);
   if (kindX === ZERO) return angle(2n);
@@ -235,7 +242,7 @@ export function arctangentOf(
     // The angle is the ratio, less a part that is too small to see; it may be too small for a fixed point.
     const ratio = (y.significand << BigInt(FRACTION)) / x.significand;
     const exact = (ratio * x.significand) === y.significand << BigInt(FRACTION);
-    return finish(unit, sign, exact ? (ratio << 64n) - 1n : ratio << 64n, y.exponent - x.exponent - FRACTION - 64, false);
+    return finish(unit, sign, exact ? (ratio << 64n) - 1n : ratio << 64n, y.exponent - x.exponent - FRACTION - 64);
   }
   const steep = sizes > 0;
   const [small, large] = steep ? [x, y] : [y, x];
@@ -244,11 +251,11 @@ export function arctangentOf(
     // Sizes are equal and the operand taken for the smaller one is not.
     const inverse = (ONE << BigInt(FRACTION)) / ratio;
     const result = (PI >> 1n) - arctangent(inverse);
-    return finish(unit, sign, left ? PI - result : result, -FRACTION, false);
+    return finish(unit, sign, left ? PI - result : result, -FRACTION);
   }
   let result = arctangent(ratio);
   if (steep) result = (PI >> 1n) - result;
-  finish(unit, sign, left ? PI - result : result, -FRACTION, false);
+  finish(unit, sign, left ? PI - result : result, -FRACTION);
 }
 
 /** Sine of an angle between 0 and pi/4 (times `1 << fraction`), and its cosine. */
@@ -283,7 +290,7 @@ export function isReducible(signExponent: number): boolean {
 function reduce(low: number, high: number, signExponent: number): Circular {
   const x = magnitudeOf(low, high, signExponent);
   let angle = shift(x.significand, x.exponent + FRACTION);
-  const half = PI >> 1n;
+  const half = REDUCTION_PI >> 1n;
   let quadrant = Number((angle + (half >> 1n)) / half & 3n);
   angle -= ((angle + (half >> 1n)) / half) * half;
   let negative = (signExponent & SIGN) !== 0;
@@ -311,18 +318,18 @@ export function circular(
   const x = magnitudeOf(low, high, signExponent);
   if (bitLength(x.significand) + x.exponent < TINY) {
     // sin x is just below x, tan x just above, cos x just below 1.
-    if (which === 'cosine') return finish(unit, 0, (1n << 128n) - 1n, -128, false);
+    if (which === 'cosine') return finish(unit, 0, (1n << 128n) - 1n, -128);
     const nudge = which === 'sine' ? -1n : 1n;
-    return finish(unit, sign, (x.significand << 64n) + nudge, x.exponent - 64, false);
+    return finish(unit, sign, (x.significand << 64n) + nudge, x.exponent - 64);
   }
   const c = reduce(low, high, signExponent);
   const swapped = (c.quadrant & 1) !== 0;
   if (which === 'tangent') {
     const [over, under] = swapped ? [c.cosine, c.sine] : [c.sine, c.cosine];
-    return finish(unit, c.negative !== swapped ? SIGN : 0, (over << BigInt(c.fraction)) / under, -c.fraction, false);
+    return finish(unit, c.negative !== swapped ? SIGN : 0, (over << BigInt(c.fraction)) / under, -c.fraction);
   }
   const cosine = which === 'cosine';
   const value = swapped !== cosine ? c.cosine : c.sine;
   const negative = cosine ? ((c.quadrant + 1) & 2) !== 0 : c.negative !== ((c.quadrant & 2) !== 0);
-  finish(unit, negative ? SIGN : 0, absolute(value), -c.fraction, false);
+  finish(unit, negative ? SIGN : 0, absolute(value), -c.fraction);
 }

@@ -13,10 +13,12 @@ import {
   DENORMALIZED,
   EQUAL,
   type Float80,
+  INCOMPLETE,
   INFINITE,
   INTEGER_BIT,
   INVALID,
   LESS,
+  NO_QUOTIENT,
   NORMAL,
   OVERFLOW,
   QUIET_NAN,
@@ -116,41 +118,45 @@ function setConditions(s: RegisterStack, conditions: number): void {
   s.status = (s.status & ~(C3 | C2 | C0)) | conditions;
 }
 
-/** Compares ST(0) with the unit's operand, or an empty register. */
-function compareLoaded(s: RegisterStack, empty: boolean, quiet: boolean): number {
+/**
+ * Compares ST(0) with the unit's operand, or an empty register. The relation is reported even where an unmasked
+ * exception keeps the operands from being popped.
+ */
+function compareLoaded(s: RegisterStack, empty: boolean, quiet: boolean, pops: number, report: Report): void {
   const f = s.float;
-  if (empty) return s.underflow() ? UNORDERED : -1;
-  const a = s.st(0);
-  const relation = f.compare(
-    s.words[a], s.words[a + 1], s.words[a + 2] & 0xffff, f.low, f.high, f.signExponent, quiet);
-  return s.settle(f.flags) ? relation : -1;
+  let relation = UNORDERED;
+  let flags = INVALID | STACK_FAULT;
+  if (!empty) {
+    const a = s.st(0);
+    relation = f.compare(s.words[a], s.words[a + 1], s.words[a + 2] & 0xffff, f.low, f.high, f.signExponent, quiet);
+    flags = f.flags;
+  }
+  const completes = s.settle(flags);
+  report(s, relation);
+  if (completes) for (let n = 0; n < pops; n++) s.pop();
 }
 
-function compareRegister(s: RegisterStack, i: number, quiet: boolean): number {
-  const b = s.st(i);
-  s.float.set(s.words[b], s.words[b + 1], s.words[b + 2] & 0xffff);
-  return compareLoaded(s, s.isEmpty(0) || s.isEmpty(i), quiet);
-}
+type Report = (s: RegisterStack, relation: number) => void;
+
+const toConditions: Report = (s, relation) => setConditions(s, CONDITIONS[relation]);
 
 const compareMemory = (load: Load, pops: 0 | 1): Operation => (s, _, m) => {
   load(s, m);
-  const relation = compareLoaded(s, s.isEmpty(0), false);
-  if (relation < 0) return;
-  setConditions(s, CONDITIONS[relation]);
-  if (pops === 1) s.pop();
+  compareLoaded(s, s.isEmpty(0), false, pops, toConditions);
 };
 
-const compare = (quiet: boolean, pops: 0 | 1 | 2): Operation => (s, i) => {
-  const relation = compareRegister(s, i, quiet);
-  if (relation < 0) return;
-  setConditions(s, CONDITIONS[relation]);
-  for (let n = 0; n < pops; n++) s.pop();
-};
+function compareRegister(s: RegisterStack, i: number, quiet: boolean, pops: number, report: Report): void {
+  const b = s.st(i);
+  s.float.set(s.words[b], s.words[b + 1], s.words[b + 2] & 0xffff);
+  compareLoaded(s, s.isEmpty(0) || s.isEmpty(i), quiet, pops, report);
+}
+
+const compare = (quiet: boolean, pops: 0 | 1): Operation => (s, i) => compareRegister(s, i, quiet, pops, toConditions);
+
+const compareAndPopBoth = (quiet: boolean): Operation => (s) => compareRegister(s, 1, quiet, 2, toConditions);
 
 /** FCOMI and its relatives: to ZF, PF and CF, in the lazy form the state has them in. OF, SF and AF become 0. */
-const compareToFlags = (quiet: boolean, pops: 0 | 1): Operation => (s, i) => {
-  const relation = compareRegister(s, i, quiet);
-  if (relation < 0) return;
+const toFlags: Report = (s, relation) => {
   const w = s.words;
   const unordered = relation === UNORDERED;
   w[s.base + (FLAG_ZERO >> 2)] = relation === EQUAL || unordered ? 0 : 1;
@@ -161,7 +167,13 @@ const compareToFlags = (quiet: boolean, pops: 0 | 1): Operation => (s, i) => {
   w[s.base + (FLAG_CARRY >> 2) + 1] = relation === LESS || unordered ? INTEGER_BIT : 0;
   w[s.base + (FLAG_OVERFLOW >> 2)] = 0;
   w[s.base + (FLAG_OVERFLOW >> 2) + 1] = 0;
-  if (pops === 1) s.pop();
+};
+
+const compareToFlags = (quiet: boolean, pops: 0 | 1): Operation => (s, i) => {
+  // Unlike the other comparisons, these keep C1 unless a register is empty.
+  const kept = s.isEmpty(0) || s.isEmpty(i) ? 0 : s.status & C1;
+  compareRegister(s, i, quiet, pops, toFlags);
+  s.status |= kept;
 };
 
 function isCarry(s: RegisterStack): boolean {
@@ -183,7 +195,6 @@ const moveIf = (condition: (s: RegisterStack) => boolean, expected: boolean): Op
     if (s.underflow()) s.writeIndefinite(0);
     return;
   }
-  s.settle(0);
   if (condition(s) !== expected) return;
   const b = s.st(i);
   s.write(0, s.words[b], s.words[b + 1], s.words[b + 2] & 0xffff);
@@ -197,7 +208,7 @@ const push = (load: Load): Operation => (s, _, m) => {
 const pushFloat = (load: Load): Operation => (s, _, m) => {
   load(s, m);
   s.float.quietLoaded();
-  s.pushResult();
+  s.pushResult(DENORMAL);
 };
 
 /** A constant by its value truncated to 64 bits and the 32 bits after them; its rounding is not reported. */
@@ -388,8 +399,8 @@ const binary = (operation: Binary, pops: boolean): Operation => (s) => {
 const partialRemainder = (nearest: boolean): Operation => (s) => {
   const w = s.words;
   const f = s.float;
+  s.status &= ~C2;
   if (s.isEmpty(0) || s.isEmpty(1)) {
-    s.status &= ~C2;
     if (s.underflow()) s.writeIndefinite(0);
     return;
   }
@@ -399,7 +410,8 @@ const partialRemainder = (nearest: boolean): Operation => (s) => {
   if (!s.settle(f.flags)) return;
   s.writeResult(0);
   const q = f.quotient;
-  setConditions(s, q < 0 ? C2 : ((q & 4) !== 0 ? C0 : 0) | ((q & 2) !== 0 ? C3 : 0));
+  if (q === NO_QUOTIENT) return;
+  setConditions(s, q === INCOMPLETE ? C2 : ((q & 4) !== 0 ? C0 : 0) | ((q & 2) !== 0 ? C3 : 0));
   if (q > 0 && (q & 1) !== 0) s.status |= C1;
 };
 
@@ -437,8 +449,7 @@ function extract(s: RegisterStack): void {
 
 function test(s: RegisterStack): void {
   s.float.setZero(0);
-  const relation = compareLoaded(s, s.isEmpty(0), false);
-  if (relation >= 0) setConditions(s, CONDITIONS[relation]);
+  compareLoaded(s, s.isEmpty(0), false, 0, toConditions);
 }
 
 /** FXAM's codes in C3, C2 and C0 by kind of operand. */
@@ -583,11 +594,10 @@ const OPERATIONS = {
   ficomp_m16: compareMemory(integer16, 1),
   ficomp_m32: compareMemory(integer32, 1),
   fcomp_sti: compare(false, 1),
-  /** FCOMPP and FUCOMPP compare with ST(1); i is 1. */
-  fcompp: (s) => compare(false, 2)(s, 1, 0),
+  fcompp: compareAndPopBoth(false),
   fucom_sti: compare(true, 0),
   fucomp_sti: compare(true, 1),
-  fucompp: (s) => compare(true, 2)(s, 1, 0),
+  fucompp: compareAndPopBoth(true),
   fcomi_sti: compareToFlags(false, 0),
   fcomip_sti: compareToFlags(false, 1),
   fucomi_sti: compareToFlags(true, 0),
@@ -632,6 +642,14 @@ const OPERATIONS = {
   fstp_sti: store(true),
   fist_m16: storeMemory(toInteger(16, false), false),
   fist_m32: storeMemory(toInteger(32, false), false),
+  /** D9 D8+i, an FSTP to which an empty register is none to store, and no fault. */
+  fstpnce_sti(s, i) {
+    s.settle(0);
+    if (s.isEmpty(0)) return s.pop();
+    const a = s.st(0);
+    s.write(i, s.words[a], s.words[a + 1], s.words[a + 2]);
+    s.pop();
+  },
   fistp_m16: storeMemory(toInteger(16, false), true),
   fistp_m32: storeMemory(toInteger(32, false), true),
   fistp_m64: storeMemory(toInteger(64, false), true),
@@ -676,14 +694,21 @@ const OPERATIONS = {
     s.settle(0);
     s.top--;
   },
-  ffree_sti: (s, i) => s.free(i),
+  ffree_sti(s, i) {
+    s.settle(0);
+    s.free(i);
+  },
   ffreep_sti(s, i) {
+    s.settle(0);
     s.free(i);
     s.pop();
   },
   fnop() {},
+  /** What is left of FNENI, FNDISI and FNSETPM. */
+  fneni() {},
   fwait() {},
   emms(s) {
+    s.top = 0;
     s.tags = 0;
   },
 

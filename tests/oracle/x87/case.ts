@@ -104,7 +104,7 @@ export function differences(c: Case, expected: Outcome, actual: Outcome): string
   check('FCW', word(expected.image, CONTROL_AT), word(actual.image, CONTROL_AT));
   check('FSW', word(expected.image, STATUS_AT) & ~ignored.status, word(actual.image, STATUS_AT) & ~ignored.status);
   check('FTW', word(expected.image, TAGS_AT), word(actual.image, TAGS_AT));
-  check('high halves', hex(expected.image, 0, POINTERS_AT).replace(/....(....)/g, '$1'), hex(actual.image, 0, POINTERS_AT).replace(/....(....)/g, '$1'));
+  check('high halves', hex(expected.image, 0, POINTERS_AT).replace(/(....)..../g, '$1'), hex(actual.image, 0, POINTERS_AT).replace(/(....)..../g, '$1'));
   for (let i = 0; i < 8; i++) {
     const at = REGISTERS_AT + i * REGISTER_BYTES;
     if (ignored.registers.includes(i)) continue;

@@ -125,6 +125,7 @@ PLAIN "fistp_m64", fistp qword [rsi]
 PLAIN "fisttp_m16", fisttp word [rsi]
 PLAIN "fisttp_m32", fisttp dword [rsi]
 PLAIN "fisttp_m64", fisttp qword [rsi]
+INDEXED "fstpnce_sti", 0xd9, 0xd8
 PLAIN "fbstp_m80", fbstp tword [rsi]
 
 INDEXED "fxch_sti", 0xd9, 0xc8
@@ -181,12 +182,11 @@ INDEXED "alias:fcomp_sti:dcd8", 0xdc, 0xd8
 INDEXED "alias:fcomp_sti:ded0", 0xde, 0xd0
 INDEXED "alias:fxch_sti:ddc8", 0xdd, 0xc8
 INDEXED "alias:fxch_sti:dfc8", 0xdf, 0xc8
-INDEXED "alias:fstp_sti:d9d8", 0xd9, 0xd8
 INDEXED "alias:fstp_sti:dfd0", 0xdf, 0xd0
 INDEXED "alias:fstp_sti:dfd8", 0xdf, 0xd8
-PLAIN "alias:fnop:dbe0", db 0xdb, 0xe0
-PLAIN "alias:fnop:dbe1", db 0xdb, 0xe1
-PLAIN "alias:fnop:dbe4", db 0xdb, 0xe4
+PLAIN "fneni", db 0xdb, 0xe0
+PLAIN "alias:fneni:dbe1", db 0xdb, 0xe1
+PLAIN "alias:fneni:dbe4", db 0xdb, 0xe4
 
 PLAIN "fxsave", fxsave [rsi]
 PLAIN "fxsave64", fxsave64 [rsi]
