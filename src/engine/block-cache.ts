@@ -133,7 +133,8 @@ export class BlockCache {
       // Fell through: go on in the next block.
       const ip = position - pageStart;
       this.clear(op);
-      this.set(op, L.OP_HANDLER, this.interpreter.microOp.chain);
+      // A single instruction leaves to the run loop, as code that has changed does.
+      this.set(op, L.OP_HANDLER, limit === 1 ? this.interpreter.microOp.stale : this.interpreter.microOp.chain);
       this.setIps(op, ip, ip);
       this.set(op, L.OP_LINK_NEXT, linkOther || ip >= PAGE ? L.LINK_OTHER_PAGE : L.LINK_UNKNOWN);
       this.set16(op, L.OP_REMAINING, -1);

@@ -3,10 +3,10 @@
  * code throws into exceptions of the guest's.
  */
 
-import { deliver } from '../cpu/exceptions.ts';
+import { deliver, type EventKind } from '../cpu/exceptions.ts';
 import { Access, FAULTED, MMIO, type Mmu } from '../cpu/mmu.ts';
 import * as state from '../cpu/state.ts';
-import { Activity, Cr4, FAULT, raise, Vcpu, Vector } from '../cpu/vcpu.ts';
+import { Activity, Cr4, FAULT, Fault, raise, Vcpu, Vector } from '../cpu/vcpu.ts';
 import type { CodeBits } from '../isa/decoder.ts';
 import type { AccessBytes } from '../memory/bus.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
@@ -44,6 +44,7 @@ export class Engine implements Mmu {
   /** Instructions the slice was given, and those taken back from it by `requestExit`. */
   private granted = 0;
   private deferred = 0;
+  private stepping = false;
 
   constructor(memory: GuestMemory, layout: L.Layout, environment: Environment) {
     this.memory = memory;
@@ -138,6 +139,36 @@ export class Engine implements Mmu {
     }
   }
 
+  /**
+   * Runs the instruction at RIP, whatever is pending (a repeated one to its end), and hands back the exception it raises instead of
+   * delivering it; the state is then what a handler would find. An exception of fetching the next instruction is not this one's.
+   */
+  stepInstruction(vcpu: Vcpu): Fault | undefined {
+    const { words } = this;
+    const opWord = (vcpu.base + state.CURRENT_OP) >> 2;
+    words[opWord] = 0;
+    this.stepping = true;
+    const start = vcpu.rip;
+    try {
+      this.step(vcpu);
+      words[opWord] = 0;
+      return undefined;
+    } catch (error) {
+      if (error !== FAULT) throw error;
+      if (words[opWord] !== 0) this.rewind(vcpu, words[opWord]);
+      else if (vcpu.rip !== start) return undefined;
+      return Object.assign(new Fault(), FAULT);
+    } finally {
+      this.stepping = false;
+    }
+  }
+
+  /** INT n and its like, at RIP behind it. */
+  softwareInterrupt(vcpu: Vcpu, vector: number, kind: EventKind): void {
+    if (this.stepping) raise(vector);
+    deliver(vcpu, vector, -1, kind);
+  }
+
   /** Runs one instruction. */
   private step(vcpu: Vcpu): void {
     const { words } = this;
@@ -166,12 +197,21 @@ export class Engine implements Mmu {
     const opWord = (vcpu.base + state.CURRENT_OP) >> 2;
     const op = this.words[opWord];
     if (op !== 0) {
-      vcpu.rip = vcpu.get64(state.CODE_BASE) + BigInt(this.memory.view.getUint16(op + L.OP_IP, true));
-      if (!vcpu.code64) vcpu.rip &= 0xffff_ffffn;
+      this.rewind(vcpu, op);
       this.words[(vcpu.base + state.BUDGET) >> 2] += this.memory.view.getInt16(op + L.OP_REMAINING, true) + 1;
       this.words[opWord] = 0;
     }
     deliver(vcpu, FAULT.vector, FAULT.code, 'fault');
+  }
+
+  private rewind(vcpu: Vcpu, op: number): void {
+    vcpu.rip = vcpu.get64(state.CODE_BASE) + BigInt(this.memory.view.getUint16(op + L.OP_IP, true));
+    if (!vcpu.code64) vcpu.rip &= 0xffff_ffffn;
+  }
+
+  /** RIP, exact while a helper runs too. */
+  ripOf(vcpu: Vcpu): bigint {
+    return vcpu.index === this.running && vcpu.get32(state.CURRENT_OP) !== 0 ? this.currentIp(vcpu) : vcpu.rip;
   }
 
   /** RIP of the running instruction, and of the next: what helpers use. */

@@ -18,6 +18,8 @@ export interface Environment {
   writeMsr(vcpu: Vcpu, msr: number, value: bigint): boolean;
   readTaskPriority(vcpu: Vcpu): number;
   writeTaskPriority(vcpu: Vcpu, value: number): void;
+  /** A MOV changed these bits (old XOR new) of CR0, CR3 or CR4. */
+  controlRegisterWritten(vcpu: Vcpu, register: number, changed: bigint): void;
   hypercall(vcpu: Vcpu, longMode: boolean): void;
   halt(vcpu: Vcpu): void;
   /** WBINVD, INVD: nothing to do here but to count. */

@@ -4,7 +4,6 @@
  */
 
 import * as cr from '../cpu/control-registers.ts';
-import { deliver } from '../cpu/exceptions.ts';
 import { Access } from '../cpu/mmu.ts';
 import * as segments from '../cpu/segments.ts';
 import * as state from '../cpu/state.ts';
@@ -90,7 +89,10 @@ export function createHelpers(engine: Engine, environment: Environment): Helpers
     },
     write_cr: (base: number, number: number): void => {
       const vcpu = at(base);
+      const slot = number === 0 ? state.CR0 : state.CR4;
+      const old = vcpu.get64(slot);
       cr.writeCr(vcpu, number, vcpu.argument(0), { readTaskPriority: () => 0, writeTaskPriority: (value) => environment.writeTaskPriority(vcpu, value) });
+      if (number === 0 || number === 4) environment.controlRegisterWritten(vcpu, number, old ^ vcpu.get64(slot));
     },
     read_dr: (base: number, number: number): void => at(base).setArgument(0, cr.readDr(at(base), number)),
     write_dr: (base: number, number: number): void => cr.writeDr(at(base), number, at(base).argument(0)),
@@ -123,7 +125,7 @@ export function createHelpers(engine: Engine, environment: Environment): Helpers
       const vcpu = at(base);
       vcpu.rip = vcpu.argument(0);
       vcpu.set32(state.CURRENT_OP, 0);
-      deliver(vcpu, vector, -1, type === 5 ? 'trap' : 'software');
+      engine.softwareInterrupt(vcpu, vector, type === 5 ? 'trap' : 'software');
     },
     iret: (base: number, bits: number): void => segments.interruptReturn(at(base), bits),
 

@@ -269,6 +269,11 @@ export class LocalApic {
     return this.irr.highest >= 0;
   }
 
+  /** The highest vector requested, deliverable or not; -1 if none is. */
+  highestRequested(): number {
+    return this.irr.highest;
+  }
+
   /** The vector being handled, -1 if none is. */
   highestInService(): number {
     return this.isr.highest;
@@ -508,6 +513,11 @@ export class LocalApic {
     // Its own vector's illegality is one more error, not one more interrupt.
     if (!(lvt & LVT_MASKED) && (lvt & LVT_VECTOR) < FIRST_LEGAL_VECTOR) this.errors |= ESR_RECEIVE_ILLEGAL_VECTOR;
     else this.raise(Lvt.error);
+  }
+
+  /** A 32-bit register by its xAPIC offset, in whatever mode, without effects; 0 where there is none. For reports. */
+  registerWord(offset: number): number {
+    return (this.readRegister(offset) ?? 0) >>> 0;
   }
 
   // ---- The xAPIC view ------------------------------------------------------------------------------------------------

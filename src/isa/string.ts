@@ -197,9 +197,10 @@ for (const [suffix, bits, offset, size, modifier] of SIZES) {
   if (bits === 64) continue;
 
   // Port strings: an access to the port each time, so nothing goes in bulk. 64-bit operand size means 32.
-  const portModifier = bits === 16 ? ' ; s16' : '';
+  const portModifiers = bits === 8 ? [''] : bits === 16 ? [' ; s16'] : [' ; s32', ' ; s64'];
   const portSize = bits === 32 ? 'z' : size;
-  instruction(`INS${suffix}`, `${opcode(0x6c, offset)} Y${portSize}${portModifier}`, { repeat: 'rep', addressed: true, modal: true }, (x) => {
+  const ports = (base: number, letter: string): string[] => portModifiers.map((m) => `${opcode(base, offset)} ${letter}${portSize}${m}`);
+  instruction(`INS${suffix}`, ports(0x6c, 'Y'), { repeat: 'rep', addressed: true, modal: true }, (x) => {
     repeated(x, () => {
       const to = destinationAddress(x);
       // The destination is checked before the port is read: reading may have effects.
@@ -211,7 +212,7 @@ for (const [suffix, bits, offset, size, modifier] of SIZES) {
     });
   });
 
-  instruction(`OUTS${suffix}`, `${opcode(0x6e, offset)} X${portSize}${portModifier}`, { repeat: 'rep', addressed: true, modal: true }, (x) => {
+  instruction(`OUTS${suffix}`, ports(0x6e, 'X'), { repeat: 'rep', addressed: true, modal: true }, (x) => {
     repeated(x, () => {
       const value = x.load(sourceAddress(x), bits, 'unsigned');
       x.helper('pio_out', x.gpr(2, 16).unsigned().wrap(), i32(bytes), value.wrap());
