@@ -74,7 +74,8 @@ export function loadEnvironment(s: RegisterStack, m: number, format: Environment
   const wide = ENVIRONMENT_BYTES[format] === 28;
   const field = (n: number) => (wide ? view.getInt32(m + 4 * n, true) : view.getUint16(m + 2 * n, true));
   let [fip, fcs, fdp, fds] = [field(3), field(4), field(5), field(6)];
-  let fop = wide ? (fcs >>> 16) & 0x7ff : undefined;
+  // The 16-bit protected-mode format has no room for FOP.
+  let fop = wide ? (fcs >>> 16) & 0x7ff : 0;
   if (format === 'real32' || format === 'real16') {
     const high = format === 'real32' ? (value: number) => ((value >>> 12) & 0xffff) << 16 : (value: number) => (value & 0xf000) << 4;
     fop = fcs & 0x7ff;
@@ -90,7 +91,7 @@ export function loadEnvironment(s: RegisterStack, m: number, format: Environment
   words[base + (FDP >> 2) + 1] = 0;
   words[base + (FCS >> 2)] = fcs & 0xffff;
   words[base + (FDS >> 2)] = fds & 0xffff;
-  if (fop !== undefined) words[base + (FOP >> 2)] = fop;
+  words[base + (FOP >> 2)] = fop;
   s.status = field(1) & 0xffff;
   s.tags = abridgeTags(field(2));
   s.setControl(field(0) & 0xffff);

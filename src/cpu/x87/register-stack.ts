@@ -3,7 +3,7 @@
  * instructions report exceptions there. Source: SDM 1 8.1 and 8.5. Layout: cpu/state.ts.
  */
 
-import { FCW, FPR, FSW, FTW } from '../state.ts';
+import { FCS, FCW, FDP, FDS, FIP, FOP, FPR, FSW, FTW } from '../state.ts';
 import {
   classify,
   DENORMAL,
@@ -36,6 +36,9 @@ const CONTROL_FIXED = 0x40;
 
 /** Exceptions found before an operation is performed: unmasked, they keep it from being performed. */
 const BEFORE = INVALID | DENORMAL | ZERO_DIVIDE;
+
+/** The words that say where the last operation and its operand were. */
+export const POINTERS = [FOP, FIP, FIP + 4, FCS, FDP, FDP + 4, FDS];
 
 export class RegisterStack {
   readonly view: DataView;
@@ -94,10 +97,12 @@ export class RegisterStack {
     this.status = (this.status & ~TOP) | ((value & 7) << TOP_SHIFT);
   }
 
+  /** FNINIT: everything but the registers' contents. */
   initialize(): void {
-    this.words[this.base + (FCW >> 2)] = INITIAL_CONTROL;
     this.status = 0;
+    this.setControl(INITIAL_CONTROL);
     this.tags = 0;
+    for (const offset of POINTERS) this.words[this.base + (offset >> 2)] = 0;
   }
 
   /** Word index of ST(i): low and high half of the significand, then sign and exponent. */

@@ -1,7 +1,7 @@
 /*
  * Runs x87 operations on this machine's processor: reads cases from standard input, writes what became of them.
- * A case: operation * 8 + i (u32), RFLAGS (u32), FSAVE image (112 bytes), memory operand (512 bytes).
- * An outcome: trapped signal or 0 (u32), RFLAGS (u32), FSAVE image (112 bytes), memory operand (512 bytes).
+ * A case: operation * 8 + i (u32), RFLAGS (u32), FSAVE image (120 bytes), memory operand (512 bytes).
+ * An outcome: trapped signal or 0 (u32), RFLAGS (u32), FSAVE image (120 bytes), memory operand (512 bytes).
  * With the argument --names: the operations' names in order, one a line.
  */
 #include <setjmp.h>
@@ -18,7 +18,7 @@ extern const char operation_names[];
 struct record {
   uint32_t selector;
   uint32_t rflags;
-  uint8_t image[112];
+  uint8_t image[120]; /* padded for the alignment FXSAVE wants */
   uint8_t memory[512];
 } __attribute__((aligned(64)));
 
@@ -37,7 +37,7 @@ int main(int argc, char **argv) {
   sigaction(SIGILL, &action, NULL);
   static struct record record, out;
   const unsigned mxcsr = _mm_getcsr();
-  size_t const bytes = 8 + 112 + 512;
+  size_t const bytes = 8 + 120 + 512;
   while (fread(&record, bytes, 1, stdin) == 1) {
     memcpy(&out, &record, bytes);
     int const number = sigsetjmp(trapped, 0);

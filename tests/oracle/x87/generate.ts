@@ -4,7 +4,7 @@
  */
 
 import { X87_OPERATIONS, type X87OperationName } from '../../../src/cpu/x87/x87.ts';
-import { type Case, IMAGE_BYTES, MEMORY_BYTES, REGISTER_BYTES, REGISTERS_AT, STATUS_FLAGS } from './case.ts';
+import { type Case, FX_NAMES, IMAGE_BYTES, MEMORY_BYTES, type OperationName, REGISTER_BYTES, REGISTERS_AT, STATUS_FLAGS } from './case.ts';
 
 /** xorshift32. */
 export class Random {
@@ -221,6 +221,7 @@ function image(random: Random, operation: string, i: number): Uint8Array {
   const bytes = new Uint8Array(IMAGE_BYTES);
   const view = new DataView(bytes.buffer);
   const fcw = control(random);
+  for (let n = 12; n < 28; n++) bytes[n] = random.bits();
   const top = random.below(8);
   view.setUint32(0, 0xffff_0000 | fcw, true);
   view.setUint32(4, 0xffff_0000 | (top << 11) | status(random, fcw, true), true);
@@ -253,7 +254,12 @@ function memoryOperand(random: Random, operation: string): Uint8Array {
     if (operation.startsWith('frstor')) {
       for (let st = 0; st < 8; st++) putBig(bytes, (wide ? 28 : 14) + st * REGISTER_BYTES, operand(random), REGISTER_BYTES);
     }
-  } else if (operation.startsWith('fldcw')) putBig(bytes, 0, BigInt(random.chance(0.5) ? random.bits() : control(random)), 2);
+  } else if (operation.startsWith('fxrstor')) {
+    for (let n = 0; n < 160; n++) bytes[n] = random.bits();
+    putBig(bytes, 24, random.chance(0.9) ? 0x1f80n : BigInt(random.bits() & 0xffff) | (random.chance(0.5) ? 1n << BigInt(18 + random.below(14)) : 0n), 4);
+    for (let st = 0; st < 8; st++) putBig(bytes, 32 + 16 * st, operand(random), REGISTER_BYTES);
+  } else if (operation.startsWith('fxsave')) bytes.fill(0xa5);
+  else if (operation.startsWith('fldcw')) putBig(bytes, 0, BigInt(random.chance(0.5) ? random.bits() : control(random)), 2);
   else if (operation === 'fbld_m80') putBig(bytes, 0, packedDecimal(random), 10);
   else if (operation.endsWith('_m80')) putBig(bytes, 0, operand(random), 10);
   else if (/^fi.*_m(16|32|64)$/.test(operation)) {
@@ -266,7 +272,7 @@ function memoryOperand(random: Random, operation: string): Uint8Array {
   return bytes;
 }
 
-export function generateCase(random: Random, operation: X87OperationName): Case {
+export function generateCase(random: Random, operation: OperationName): Case {
   const i = operation.includes('sti') ? random.of([0, 1, 1, 2, 3, 7]) : 0;
   return {
     operation,
@@ -277,4 +283,4 @@ export function generateCase(random: Random, operation: X87OperationName): Case 
   };
 }
 
-export const OPERATION_NAMES = Object.keys(X87_OPERATIONS) as X87OperationName[];
+export const OPERATION_NAMES: OperationName[] = [...(Object.keys(X87_OPERATIONS) as X87OperationName[]), ...FX_NAMES];

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { type Case, IMAGE_BYTES, MEMORY_BYTES, type Outcome } from './case.ts';
 
 /** The image is padded to this in records. */
-const IMAGE_ROOM = 112;
+const IMAGE_ROOM = 120;
 const RECORD_BYTES = 8 + IMAGE_ROOM + MEMORY_BYTES;
 const BATCH = 20_000;
 
