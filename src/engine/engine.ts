@@ -91,6 +91,11 @@ export class Engine implements Mmu {
     }
   }
 
+  /** 256 bytes of linear memory for a helper's own use. */
+  get scratch(): number {
+    return L.SCRATCH;
+  }
+
   vcpuAt(base: number): Vcpu {
     return this.vcpus[(base - L.vcpuBase(0)) / this.layout.vcpuBytes];
   }

@@ -1,14 +1,131 @@
-/** Helpers of x87, MMX and SSE state: see helpers.ts. */
+/** Helpers of x87, MMX and SSE state: see helpers.ts. Images in guest memory are read and written whole, after all checks. */
 
+import { Access } from '../cpu/mmu.ts';
 import { comparePackedStrings } from '../cpu/pcmpstr.ts';
 import * as state from '../cpu/state.ts';
+import { Cr0, Cr4, generalProtection, raise, undefinedOpcode, type Vcpu, Vector } from '../cpu/vcpu.ts';
+import { ENVIRONMENT_BYTES, type EnvironmentFormat } from '../cpu/x87/environment.ts';
+import { FXSAVE_BYTES, FxState } from '../cpu/x87/fxsave.ts';
+import { X87, X87_OPERATIONS, X87_PENDING } from '../cpu/x87/x87.ts';
 import type { Engine } from './engine.ts';
 import type { Helpers } from './interpreter.ts';
 
+/** XSAVE's area: legacy region and header; only x87 and SSE exist. SDM 1 13.4. */
+const XSAVE_BYTES = FXSAVE_BYTES + 64;
+const X87_STATE = 1;
+const SSE_STATE = 2;
+/** FXSAVE writes nothing behind XMM15. */
+const FXSAVE_USED = 416;
+const XMM_AT = 160;
+const FSAVE_REGISTERS = 80;
+const STATE_OPERATIONS = ['fldenv', 'fnstenv', 'frstor', 'fnsave'] as const;
+
 export function floatingPointHelpers(engine: Engine): Helpers {
   const { memory } = engine.memory;
+  const x87 = new X87(memory.buffer);
+  const fx = new FxState(memory.buffer);
+  /** Images are put together in linear memory, where the FPU's half reads and writes them. */
+  const { scratch } = engine;
+  const { view, bytes: linear } = engine.memory;
+  const at = (base: number): Vcpu => engine.vcpuAt(base);
+
+  const access = (vcpu: Vcpu): number => (vcpu.cpl === 3 ? Access.user : 0);
+  /** Both halves of guest memory's copy go by up to 8 bytes. */
+  const read = (vcpu: Vcpu, address: bigint, bytes: number): void => {
+    for (let i = 0; i < bytes; i += 8) view.setBigUint64(scratch + i, vcpu.read(address + BigInt(i), Math.min(8, bytes - i), access(vcpu)), true);
+  };
+  const write = (vcpu: Vcpu, address: bigint, from: number, to: number): void => {
+    for (let i = from; i < to; i += 8) vcpu.write(address + BigInt(i), Math.min(8, to - i), view.getBigUint64(scratch + i, true) & ((1n << BigInt(8 * Math.min(8, to - i))) - 1n), access(vcpu));
+  };
+  /** Raises what writing would raise, before anything changes. */
+  const checkWritable = (vcpu: Vcpu, address: bigint, bytes: number): void => {
+    for (const end of [address, address + BigInt(bytes - 1)]) vcpu.mmu.translate(vcpu.base, BigInt.asIntN(64, end), access(vcpu) | Access.write);
+  };
+  const aligned = (vcpu: Vcpu, alignment: bigint): bigint => {
+    const address = vcpu.argument(0);
+    if (address & (alignment - 1n)) generalProtection();
+    return address;
+  };
+  const xmmCount = (vcpu: Vcpu): number => (vcpu.code64 ? 16 : 8);
+  const requireFpu = (vcpu: Vcpu): void => {
+    if (vcpu.get64(state.CR0) & Cr0.em) undefinedOpcode();
+    if (vcpu.get64(state.CR0) & Cr0.ts) raise(Vector.deviceNotAvailable);
+  };
+  /** The components asked for: EDX:EAX and XCR0. */
+  const requireXsave = (vcpu: Vcpu): number => {
+    if (!(vcpu.get64(state.CR4) & Cr4.osxsave)) undefinedOpcode();
+    if (vcpu.get64(state.CR0) & Cr0.ts) raise(Vector.deviceNotAvailable);
+    return vcpu.get32(state.RAX) & vcpu.get32(state.XCR0);
+  };
+
   return {
     comparePackedStrings: (base: number, control: number, firstLength: number, secondLength: number): number =>
       comparePackedStrings(new DataView(memory.buffer, base + state.ARGUMENT, 32), control, firstLength, secondLength),
+
+    /** An x87 operation with its ST number; the memory operand is in ARGUMENT 1 and 2. */
+    x87: (base: number, operation: number): number => x87.execute(base, operation, base + state.ARGUMENT + 8),
+
+    /** FLDENV, FNSTENV, FRSTOR, FNSAVE by number; the address is in ARGUMENT 0. */
+    x87_state: (base: number, operation: number, bits: number): number => {
+      const vcpu = at(base);
+      const name = STATE_OPERATIONS[operation];
+      const format = `${vcpu.protectedMode && !vcpu.virtual8086 ? 'protected' : 'real'}${bits}` as EnvironmentFormat;
+      const bytes = ENVIRONMENT_BYTES[format] + (name === 'frstor' || name === 'fnsave' ? FSAVE_REGISTERS : 0);
+      const address = vcpu.argument(0);
+      const storing = name === 'fnstenv' || name === 'fnsave';
+      if (storing) checkWritable(vcpu, address, bytes);
+      else read(vcpu, address, bytes);
+      const status = x87.execute(base, X87_OPERATIONS[`${name}_${format}`], scratch);
+      if (status !== X87_PENDING && storing) write(vcpu, address, 0, bytes);
+      return status;
+    },
+
+    fxsave: (base: number, wide: number): void => {
+      const vcpu = at(base);
+      requireFpu(vcpu);
+      const address = aligned(vcpu, 16n);
+      checkWritable(vcpu, address, FXSAVE_BYTES);
+      fx.fxsave(base, scratch, wide !== 0, xmmCount(vcpu));
+      write(vcpu, address, 0, FXSAVE_USED);
+    },
+    fxrstor: (base: number, wide: number): void => {
+      const vcpu = at(base);
+      requireFpu(vcpu);
+      read(vcpu, aligned(vcpu, 16n), FXSAVE_BYTES);
+      if (!fx.fxrstor(base, scratch, wide !== 0, xmmCount(vcpu))) generalProtection();
+    },
+    xsave: (base: number, wide: number): void => {
+      const vcpu = at(base);
+      const wanted = requireXsave(vcpu);
+      const address = aligned(vcpu, 64n);
+      checkWritable(vcpu, address, XSAVE_BYTES);
+      read(vcpu, address, XSAVE_BYTES);
+      const header = view.getUint32(scratch + FXSAVE_BYTES, true);
+      if (wanted & X87_STATE) fx.saveX87(base, scratch, wide !== 0);
+      if (wanted & SSE_STATE) {
+        fx.saveMxcsr(base, scratch);
+        fx.saveXmm(base, scratch, xmmCount(vcpu));
+      }
+      view.setUint32(scratch + FXSAVE_BYTES, header | wanted, true);
+      write(vcpu, address, 0, FXSAVE_USED);
+      write(vcpu, address, FXSAVE_BYTES, FXSAVE_BYTES + 8);
+    },
+    xrstor: (base: number, wide: number): void => {
+      const vcpu = at(base);
+      const wanted = requireXsave(vcpu);
+      read(vcpu, aligned(vcpu, 64n), XSAVE_BYTES);
+      const present = linear[scratch + FXSAVE_BYTES];
+      if (present & ~vcpu.get32(state.XCR0) || linear.subarray(scratch + FXSAVE_BYTES + 1, scratch + FXSAVE_BYTES + 24).some((byte) => byte !== 0)) generalProtection();
+      // MXCSR is loaded whenever SSE is asked for, whatever the header says. What is asked for and not in the image goes to its initial state.
+      if (wanted & SSE_STATE) {
+        if (!fx.restoreMxcsr(base, scratch)) generalProtection();
+        if (!(present & SSE_STATE)) linear.fill(0, scratch + XMM_AT, scratch + FXSAVE_USED);
+        fx.restoreXmm(base, scratch, xmmCount(vcpu));
+      }
+      if (wanted & X87_STATE) {
+        if (present & X87_STATE) fx.restoreX87(base, scratch, wide !== 0);
+        else fx.initializeX87(base);
+      }
+    },
   };
 }

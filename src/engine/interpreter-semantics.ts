@@ -573,6 +573,10 @@ export class InterpreterSemantics implements Semantics {
     return this.f.let(this.vcpu.load('i64.load', state.CODE_BASE).add(this.op.load('i64.load16_u', L.OP_IP)));
   }
 
+  opcodeNote(): Expression {
+    return this.op.load('i32.load16_u', L.OP_EXTRA);
+  }
+
   nextIp(): Expression {
     return this.f.let(this.wrapIp(this.vcpu.load('i64.load', state.CODE_BASE).add(this.op.load('i64.load16_u', L.OP_NEXT_IP))));
   }

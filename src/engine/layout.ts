@@ -61,6 +61,8 @@ export const CONTEXT_SLOTS = 6;
 const VCPU_BYTES = VCPU_STATE_SIZE + CONTEXT_SIZE * CONTEXT_KINDS * CONTEXT_SLOTS;
 /** Linear memory below this is never used: offset 0 stands for "none". */
 const ARENA_START = 4096;
+/** A helper's scratch memory, below the arena. */
+export const SCRATCH = 1024;
 
 export interface Layout {
   vcpuCount: number;

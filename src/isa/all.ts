@@ -19,3 +19,4 @@ import './sse-convert.ts';
 import './sse4.ts';
 import './string.ts';
 import './system.ts';
+import './x87.ts';

@@ -147,6 +147,8 @@ export interface Semantics {
   /** Offset in CS of the next instruction, an i64. */
   nextIp(): Expression;
   ip(): Expression;
+  /** What FOP keeps of an x87 instruction: its opcode's low 3 bits and ModRM, an i32. */
+  opcodeNote(): Expression;
   /** The target of a J operand as an i64. */
   target(operand: Operand): Expression;
 

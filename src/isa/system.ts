@@ -384,7 +384,7 @@ for (const [name, encoding] of [['VMCALL', 'NP 0F 01 C1'], ['VMMCALL', 'NP 0F 01
 
 // --- Extended state ----------------------------------------------------------------------------------
 
-if (false as boolean) for (const [digit, name] of [[0, 'fxsave'], [1, 'fxrstor'], [4, 'xsave'], [5, 'xrstor']] as const) {
+for (const [digit, name] of [[0, 'fxsave'], [1, 'fxrstor'], [4, 'xsave'], [5, 'xrstor']] as const) {
   for (const wide of [0, 1]) {
     instruction(name.toUpperCase(), `NP 0F AE/${digit} M ; mem W${wide}`, { modal: true }, (x, memory) => {
       x.setArgument(0, memory.linear());
