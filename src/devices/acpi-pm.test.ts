@@ -18,8 +18,10 @@ beforeEach(() => {
   sci = false;
   slept = [];
   pmTimer = new PmTimer(clock);
-  const line = { set: (asserted: boolean) => void (sci = asserted) };
-  acpi = new AcpiPm({ clock, pmTimer, line, onSleep: (sleepType) => slept.push(sleepType) });
+  const set = (asserted: boolean) => {
+    sci = asserted;
+  };
+  acpi = new AcpiPm({ clock, pmTimer, line: { set }, onSleep: (sleepType) => slept.push(sleepType) });
 });
 
 describe('PM timer', () => {

@@ -14,7 +14,15 @@ export const PM1_CONTROL_BYTES = 2;
 /** GPE0: 16 events, two bytes of status and two of enables. */
 export const GPE0_BYTES = 4;
 
-const Pm1 = { timer: 0x0001, busMaster: 0x0010, global: 0x0020, powerButton: 0x0100, sleepButton: 0x0200, rtc: 0x0400, wake: 0x8000 } as const;
+const Pm1 = {
+  timer: 0x0001,
+  busMaster: 0x0010,
+  global: 0x0020,
+  powerButton: 0x0100,
+  sleepButton: 0x0200,
+  rtc: 0x0400,
+  wake: 0x8000,
+} as const;
 const PM1_STATUS = Pm1.timer | Pm1.busMaster | Pm1.global | Pm1.powerButton | Pm1.sleepButton | Pm1.rtc | Pm1.wake;
 const PM1_ENABLE = Pm1.timer | Pm1.global | Pm1.powerButton | Pm1.sleepButton | Pm1.rtc;
 const Control = { sciEnable: 0x0001, globalRelease: 0x0004, sleepTypeShift: 10, sleepTypeMask: 7, sleepEnable: 0x2000 } as const;
@@ -93,7 +101,8 @@ export class AcpiPm {
 
   private writeEvent(offset: number, value: number): void {
     this.settle(this.clock.now());
-    if (offset < 2) this.status &= ~(value << (8 * offset)); // a one clears
+    if (offset < 2)
+      this.status &= ~(value << (8 * offset)); // a one clears
     else if (offset < PM1_EVENT_BYTES) this.enable = withByte(this.enable, offset - 2, value) & PM1_ENABLE;
     this.status &= PM1_STATUS;
     this.update();

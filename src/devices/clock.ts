@@ -53,7 +53,8 @@ export class ManualClock implements Clock {
   advanceTo(nanoseconds: number): void {
     for (;;) {
       let next: { deadline: number; expire: (deadline: number) => void } | undefined;
-      for (const timer of this.timers) if (timer.deadline <= nanoseconds && (!next || timer.deadline < next.deadline)) next = timer;
+      for (const timer of this.timers)
+        if (timer.deadline <= nanoseconds && (!next || timer.deadline < next.deadline)) next = timer;
       if (!next) break;
       const { deadline } = next;
       this.time = Math.max(this.time, deadline);

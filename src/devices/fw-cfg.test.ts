@@ -98,7 +98,10 @@ describe('DMA', () => {
     memory.slice(0x2000, 8).fill(0xee);
     expect(run((key << 16) | 0x0a, 5, 0x2000)).toBe(0);
     expect([...memory.slice(0x2000, 6)]).toEqual([1, 2, 3, 0, 0, 0xee]);
-    expect(written).toEqual([[0x2000, 5], [STRUCTURE, 4]]);
+    expect(written).toEqual([
+      [0x2000, 5],
+      [STRUCTURE, 4],
+    ]);
   });
 
   it('skips, and goes on where it was', () => {

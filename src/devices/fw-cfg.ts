@@ -65,7 +65,10 @@ export class FwCfg implements BusDevice {
   private position = 0;
 
   constructor(options: FwCfgOptions) {
-    this.setItem(FwCfgKey.signature, Uint8Array.from('QEMU', (letter) => letter.charCodeAt(0)));
+    this.setItem(
+      FwCfgKey.signature,
+      Uint8Array.from('QEMU', (letter) => letter.charCodeAt(0)),
+    );
     this.setItem(FwCfgKey.id, littleEndian(options.memory ? Id.traditional | Id.dma : Id.traditional, 4));
     this.setItem(FwCfgKey.ramBytes, littleEndian(options.ramBytes, 8));
     this.setItem(FwCfgKey.cpuCount, littleEndian(options.cpuCount, 2));
@@ -82,7 +85,8 @@ export class FwCfg implements BusDevice {
 
   /** Adds a file to the directory and returns its selector. Names have at most 55 ASCII characters, `opt/...` for users' own. */
   addFile(name: string, data: Uint8Array): number {
-    if (name.length === 0 || name.length >= NAME_BYTES || !/^[\x21-\x7e]+$/.test(name)) throw new RangeError(`not a fw_cfg file name: ${name}`);
+    if (name.length === 0 || name.length >= NAME_BYTES || !/^[\x21-\x7e]+$/.test(name))
+      throw new RangeError(`not a fw_cfg file name: ${name}`);
     if (this.files.some((file) => file.name === name)) throw new Error(`fw_cfg file ${name} exists`);
     if (this.files.length === MAX_FILES) throw new RangeError('fw_cfg holds no more files');
     const key = FwCfgKey.firstFile + this.files.length;

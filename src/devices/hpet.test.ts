@@ -96,8 +96,10 @@ describe('one-shot timers', () => {
     write64(comparator(0), 1000n);
     clock.advanceTo(1e9);
     expect(pin(2).rises).toEqual([10_000]);
-    expect(pin(2).level).toBe(false);
     expect(read(STATUS)).toBe(0);
+    expect(pin(2).level).toBe(true); // an 8259 that finds the line low takes the interrupt for spurious
+    write(timerConfiguration(0), route(2));
+    expect(pin(2).level).toBe(false);
   });
 
   it('fire at once where the comparator is the counter', () => {
@@ -262,6 +264,25 @@ describe('level-triggered timers', () => {
     write(CONFIGURATION, 0);
     expect(pin(17).level).toBe(false);
   });
+});
+
+it('edges of two timers on one line are two edges', () => {
+  for (const index of [0, 1]) {
+    write(timerConfiguration(index), ENABLE | route(2));
+    write64(comparator(index), 100n * BigInt(index + 1));
+  }
+  write(CONFIGURATION, 1);
+  clock.advanceTo(5000);
+  expect(pin(2).rises).toEqual([1000, 2000]);
+});
+
+it('a timer that turns from level to edge lets go of its line', () => {
+  write(timerConfiguration(0), ENABLE | LEVEL | route(16));
+  write64(comparator(0), 100n);
+  write(CONFIGURATION, 1);
+  clock.advanceTo(2000);
+  write(timerConfiguration(0), ENABLE | route(16));
+  expect([pin(16).level, read(STATUS)]).toEqual([false, 0]);
 });
 
 describe('legacy replacement', () => {

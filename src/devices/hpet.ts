@@ -1,8 +1,9 @@
 /**
  * High precision event timers: one 64-bit up-counter, three comparators, each one-shot or periodic, edge or level, 32 or
  * 64 bits. Source: IA-PC HPET specification 1.0a. Legacy replacement lives here too: the PIT's and the RTC's lines pass
- * through. Not modelled: FSB (MSI) delivery. Writes narrower than 32 bits are dropped. A comparator written equal to the counter fires
- * at once. Several periods missed because the clock was late make one interrupt.
+ * through. An edge leaves its line high until the timer is touched or matches again, since an 8259 wants to find it so. A
+ * comparator written equal to the counter fires at once. Several periods missed because the clock was late make one interrupt.
+ * Not modelled: FSB (MSI) delivery. Writes narrower than 32 bits are dropped.
  */
 
 import type { AccessBytes, BusDevice } from '../memory/bus.ts';
@@ -88,7 +89,7 @@ class Comparator {
   matchTick = Number.POSITIVE_INFINITY;
   /** The accumulator's low half was just set: a high half that follows directly belongs to it. */
   highFollows = false;
-  /** Drives its line right now (level only). */
+  /** The line it holds high right now. */
   drives: InterruptLine | undefined;
   readonly timer: Timer;
 
@@ -200,7 +201,9 @@ export class Hpet implements BusDevice {
       case Register.capabilities: {
         if (high) return Math.round(FEMTOSECONDS_PER_SECOND / this.rate.hz);
         const timers = (HPET_TIMERS - 1) << Capability.timersShift;
-        return (REVISION | timers | Capability.counter64 | Capability.legacyReplacement | (VENDOR << Capability.vendorShift)) >>> 0;
+        return (
+          (REVISION | timers | Capability.counter64 | Capability.legacyReplacement | (VENDOR << Capability.vendorShift)) >>> 0
+        );
       }
       case Register.configuration:
         return high ? 0 : this.configuration;
@@ -234,7 +237,7 @@ export class Hpet implements BusDevice {
       case Register.status:
         if (high) return;
         this.status &= ~value;
-        this.driveLevels();
+        this.driveLines();
         return;
       case Register.counter:
         this.writeCounter(high, value);
@@ -299,7 +302,7 @@ export class Hpet implements BusDevice {
     // Whoever loses the legacy lines lets go of them before the other takes hold.
     const legacy = (value & Configuration.legacyReplacement) !== 0;
     if (legacy) this.openPassages(false);
-    this.driveLevels();
+    this.driveLines();
     if (!legacy) this.openPassages(true);
     if (changed & Configuration.enable) for (const comparator of this.comparators) this.schedule(comparator);
   }
@@ -313,12 +316,13 @@ export class Hpet implements BusDevice {
 
   private writeTimerConfiguration(comparator: Comparator, index: number, value: number): void {
     this.catchUp(index, this.ticks(this.now()));
+    if ((value ^ comparator.configuration) & TimerConfiguration.level) this.hold(comparator, undefined);
     comparator.configuration = (value & WRITABLE) | (comparator.configuration & ~WRITABLE);
     if (!comparator.periodic) comparator.configuration &= ~TimerConfiguration.setAccumulator;
     comparator.truncate();
     if (!comparator.level) this.status &= ~(1 << index);
     this.schedule(comparator);
-    this.driveLevels();
+    this.driveLines();
   }
 
   /** In periodic mode a write sets the period; with VAL_SET, which it clears, the accumulator as well. */
@@ -388,11 +392,12 @@ export class Hpet implements BusDevice {
     this.arm(comparator);
     if (comparator.level) {
       this.status |= 1 << index;
-      this.driveLevels();
+      this.driveLines();
     } else if (comparator.enabled) {
       const line = this.lineOf(index);
+      line?.set(false); // whoever holds it: this is an edge of its own
+      comparator.drives = line;
       line?.set(true);
-      line?.set(false);
     }
   }
 
@@ -404,16 +409,22 @@ export class Hpet implements BusDevice {
     return this.lines[(configuration >> TimerConfiguration.routeShift) & TimerConfiguration.routeMask];
   }
 
-  /** Level-triggered timers hold their lines while their status bits are set; several may hold the same one. */
-  private driveLevels(): void {
+  /** Level-triggered timers hold their lines while their status bits are set, edge-triggered ones while nothing changes. */
+  private driveLines(): void {
     for (let index = 0; index < HPET_TIMERS; index++) {
       const comparator = this.comparators[index];
-      const drives = this.running && comparator.enabled && (this.status >> index) & 1 ? this.lineOf(index) : undefined;
-      if (drives === comparator.drives) continue;
-      const before = comparator.drives;
-      comparator.drives = drives;
-      if (before && !this.comparators.some((other) => other.drives === before)) before.set(false);
-      drives?.set(true);
+      const line = this.running && comparator.enabled ? this.lineOf(index) : undefined;
+      const high = comparator.level ? (this.status >> index) & 1 : comparator.drives === line;
+      this.hold(comparator, high ? line : undefined);
     }
+  }
+
+  /** Lets go of one line and takes another; several timers may hold the same one. */
+  private hold(comparator: Comparator, line: InterruptLine | undefined): void {
+    const before = comparator.drives;
+    if (line === before) return;
+    comparator.drives = line;
+    if (before && !this.comparators.some((other) => other.drives === before)) before.set(false);
+    line?.set(true);
   }
 }

@@ -22,7 +22,11 @@ beforeEach(() => {
         if (asserted) irq1Rises++;
       },
     },
-    auxiliaryLine: { set: (asserted) => void (irq12 = asserted) },
+    auxiliaryLine: {
+      set: (asserted) => {
+        irq12 = asserted;
+      },
+    },
     a20,
     onReset: () => resets++,
   });

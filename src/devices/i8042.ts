@@ -252,7 +252,8 @@ export class I8042 {
     while (!this.outputFull) {
       const answer = this.answers.shift();
       if (answer !== undefined) this.fill(answer & 0xff, (answer & FROM_AUXILIARY) !== 0);
-      else if (this.keyboard.hasOutput && !(this.commandByte & CommandByte.keyboardDisabled)) this.fillFromKeyboard(this.keyboard.shift());
+      else if (this.keyboard.hasOutput && !(this.commandByte & CommandByte.keyboardDisabled))
+        this.fillFromKeyboard(this.keyboard.shift());
       else if (this.mouse.hasOutput && !(this.commandByte & CommandByte.auxiliaryDisabled)) this.fill(this.mouse.shift(), true);
       else return;
     }

@@ -12,7 +12,12 @@ export interface PciBuses {
 }
 
 /** Connects a function's BARs, by index, to devices. */
-export function mapPciBars(pciFunction: PciFunction, name: string, buses: PciBuses, devices: ReadonlyMap<number, BusDevice>): void {
+export function mapPciBars(
+  pciFunction: PciFunction,
+  name: string,
+  buses: PciBuses,
+  devices: ReadonlyMap<number, BusDevice>,
+): void {
   const mapped = new Map<number, number>();
   pciFunction.onBarChange = (bar: PciBar) => {
     const bus = bar.kind === 'io' ? buses.ports : buses.memory;

@@ -25,7 +25,14 @@ export const PciRegister = {
   interruptLine: 0x3c,
   interruptPin: 0x3d,
 } as const;
-export const PciCommand = { io: 0x001, memory: 0x002, busMaster: 0x004, parity: 0x040, serr: 0x100, interruptDisable: 0x400 } as const;
+export const PciCommand = {
+  io: 0x001,
+  memory: 0x002,
+  busMaster: 0x004,
+  parity: 0x040,
+  serr: 0x100,
+  interruptDisable: 0x400,
+} as const;
 const COMMAND_WRITABLE =
   PciCommand.io | PciCommand.memory | PciCommand.busMaster | PciCommand.parity | PciCommand.serr | PciCommand.interruptDisable;
 /** Status bits that a written one clears. */
@@ -136,7 +143,9 @@ export class PciFunction {
   private addBar(bar: PciBarOptions): void {
     const minimum = bar.kind === 'io' ? 4 : 16;
     const last = bar.kind === 'memory64' ? bar.index + 1 : bar.index;
-    const taken = this.barList.some((other) => other.index === bar.index || (other.kind === 'memory64' && other.index + 1 === bar.index));
+    const taken = this.barList.some(
+      (other) => other.index === bar.index || (other.kind === 'memory64' && other.index + 1 === bar.index),
+    );
     if (taken || bar.index < 0 || last >= BAR_COUNT) throw new RangeError(`BAR ${bar.index} is taken or does not exist`);
     if (bar.bytes < minimum || bar.bytes > 2 ** 31 || !Number.isInteger(Math.log2(bar.bytes))) {
       throw new RangeError(`BAR ${bar.index} cannot have ${bar.bytes} bytes`);

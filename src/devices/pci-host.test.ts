@@ -115,7 +115,8 @@ describe('functions', () => {
   });
 
   it('refuse impossible BARs', () => {
-    const bar = (options: { index: number; kind: 'io' | 'memory64'; bytes: number }) => () => new PciFunction(identity, [options]);
+    const bar = (options: { index: number; kind: 'io' | 'memory64'; bytes: number }) => () =>
+      new PciFunction(identity, [options]);
     expect(bar({ index: 0, kind: 'io', bytes: 3 })).toThrow(RangeError);
     expect(bar({ index: 5, kind: 'memory64', bytes: 4096 })).toThrow(RangeError);
   });

@@ -140,7 +140,16 @@ describe('reading', () => {
       return [count(0), status(0) >> 7];
     });
     // Four ticks high, three low; the count is even from the start.
-    expect(seen).toEqual([[6, 1], [4, 1], [2, 1], [0, 1], [6, 0], [4, 0], [2, 0], [6, 1]]);
+    expect(seen).toEqual([
+      [6, 1],
+      [4, 1],
+      [2, 1],
+      [0, 1],
+      [6, 0],
+      [4, 0],
+      [2, 0],
+      [6, 1],
+    ]);
   });
 
   it('a latched count stands still until both bytes are read, further latches notwithstanding', () => {

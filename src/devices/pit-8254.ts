@@ -1,8 +1,8 @@
 /**
- * 8254 programmable interval timer and system control port B (0x61). Source: Intel 8254 data sheet; 82093AA/ICH
- * for port 0x61. Counts are derived from guest time, never stepped. OUT of counter 0 is the line, except that the low
- * part of a period in modes 2 and 3 and mode 4's strobe reach it as a fall right before the rise: behind an edge-triggered pin
- * nobody can tell. A count of 1 in modes 2 and 3 (illegal) counts as 2. Not modelled: the sound, parity and channel-check NMIs.
+ * 8254 programmable interval timer and system control port B (0x61). Source: Intel 8254 data sheet; ICH data sheet for
+ * port 0x61. Counts are derived from guest time, never stepped. OUT of counter 0 is the line, except that the low part of a
+ * period in modes 2 and 3 and mode 4's strobe reach it as a fall right before the rise: behind an edge-triggered pin nobody can
+ * tell. A count of 1 in modes 2 and 3 (illegal) counts as 2. Not modelled: the sound, parity and channel-check NMIs.
  */
 
 import type { BusDevice } from '../memory/bus.ts';
@@ -214,7 +214,7 @@ function fromBcd(raw: number): number {
 
 function toBcd(value: number): number {
   return (
-    (Math.floor(value / 1000) << 12) | ((Math.floor(value / 100) % 10) << 8) | ((Math.floor(value / 10) % 10) << 4) | value % 10
+    (Math.floor(value / 1000) << 12) | ((Math.floor(value / 100) % 10) << 8) | ((Math.floor(value / 10) % 10) << 4) | (value % 10)
   );
 }
 

@@ -70,7 +70,15 @@ describe('the date', () => {
 
   it('shows binary and 12 hours to those who ask before setting it', () => {
     write(B, 0x80 | 0x04);
-    for (const [index, value] of [[0, 30], [2, 59], [4, 0x80 | 11], [7, 31], [8, 12], [9, 99]]) write(index, value);
+    for (const [index, value] of [
+      [0, 30],
+      [2, 59],
+      [4, 0x80 | 11],
+      [7, 31],
+      [8, 12],
+      [9, 99],
+    ])
+      write(index, value);
     write(B, 0x04);
     clock.advanceTo(30 * SECOND);
     expect([0, 2, 4, 7, 8, 9].map(read)).toEqual([0, 0, 12, 1, 1, 0]); // 12 a.m.
@@ -153,6 +161,25 @@ describe('interrupts', () => {
     clock.advanceTo(2.5 * SECOND);
     expect(rises).toEqual([SECOND, 2 * SECOND]);
   });
+
+  it.each([0.1, 1 / 3, 12_345.678_9, 86_400.000_000_123])(
+    'come on time though the divider started at an odd moment (%d s)',
+    (start) => {
+      clock.advanceTo(start * SECOND);
+      write(A, 0x76);
+      write(A, 0x26);
+      write(B, 0x52);
+      let updates = 0;
+      let periods = 0;
+      for (let step = 1; step <= 2048 * 4; step++) {
+        clock.advanceTo(start * SECOND + (step + 0.1) * (SECOND / 2048));
+        const flags = read(C);
+        if (flags & 0x10) updates++;
+        if (flags & 0x40) periods++;
+      }
+      expect([updates, periods]).toEqual([4, 4096]);
+    },
+  );
 
   it('setting SET turns the update interrupt off', () => {
     write(B, 0x92);

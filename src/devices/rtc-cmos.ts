@@ -87,7 +87,7 @@ export class RtcCmos extends ByteRegisters {
     cmos[Register.b] = B.hours24;
     cmos[Register.d] = D_VALID;
     const epochSeconds = Math.floor(options.epochSeconds ?? DEFAULT_RTC_EPOCH_SECONDS);
-    cmos[Register.weekday] = (((Math.floor(epochSeconds / SECONDS_PER_DAY) + 4) % 7) + 7) % 7 + 1; // 1970-01-01: a Thursday, 5
+    cmos[Register.weekday] = ((((Math.floor(epochSeconds / SECONDS_PER_DAY) + 4) % 7) + 7) % 7) + 1; // 1970-01-01: a Thursday, 5
     this.storeTime(epochSeconds);
     this.storeMemorySizes(options.lowRamBytes ?? 0, options.highRamBytes ?? 0);
     cmos[0x5f] = (options.cpuCount ?? 1) - 1;
@@ -165,6 +165,13 @@ export class RtcCmos extends ByteRegisters {
     return Math.floor((now - this.updateStart) / SECOND);
   }
 
+  /** The time of an update: the first at which `updatesAt` counts it. */
+  private updateNanoseconds(update: number): number {
+    let nanoseconds = this.updateStart + update * SECOND;
+    while (this.updatesAt(nanoseconds) < update) nanoseconds += nanoseconds * Number.EPSILON;
+    return nanoseconds;
+  }
+
   /** Crystal ticks between periodic interrupts, or 0 for none. Rates 1 and 2 repeat 8 and 9. */
   private get periodTicks(): number {
     const rate = this.cmos[Register.a] & A.rate;
@@ -221,12 +228,11 @@ export class RtcCmos extends ByteRegisters {
     let deadline = Number.POSITIVE_INFINITY;
     if (wanted & B.periodic && this.periodTicks > 0) {
       deadline = this.dividerStart + this.crystal.nanosecondsAt((this.periodsSeen + 1) * this.periodTicks);
-      // The sum may round to before the tick that it stands for.
-      while (this.periodsAt(deadline) <= this.periodsSeen) deadline += deadline * Number.EPSILON;
+      while (this.periodsAt(deadline) <= this.periodsSeen) deadline += deadline * Number.EPSILON; // the sum was rounded down
     }
     if (!(wanted & B.set)) {
-      if (wanted & B.update) deadline = Math.min(deadline, this.updateStart + (this.updatesSeen + 1) * SECOND);
-      if (wanted & B.alarm) deadline = Math.min(deadline, this.updateStart + (this.updatesSeen + this.secondsToAlarm()) * SECOND);
+      if (wanted & B.update) deadline = Math.min(deadline, this.updateNanoseconds(this.updatesSeen + 1));
+      if (wanted & B.alarm) deadline = Math.min(deadline, this.updateNanoseconds(this.updatesSeen + this.secondsToAlarm()));
     }
     if (deadline === Number.POSITIVE_INFINITY) this.timer.disarm();
     else this.timer.arm(deadline);
@@ -257,7 +263,7 @@ export class RtcCmos extends ByteRegisters {
   }
 
   private encode(value: number): number {
-    return this.cmos[Register.b] & B.binary ? value : (Math.floor(value / 10) << 4) | value % 10;
+    return this.cmos[Register.b] & B.binary ? value : (Math.floor(value / 10) << 4) | (value % 10);
   }
 
   private decodeHours(value: number): number {
@@ -301,7 +307,7 @@ export class RtcCmos extends ByteRegisters {
     cmos[Register.month] = this.encode(month);
     cmos[Register.year] = this.encode(year % 100);
     const century = Math.floor(year / 100) % 100;
-    cmos[RTC_CENTURY_REGISTER] = (Math.floor(century / 10) << 4) | century % 10;
+    cmos[RTC_CENTURY_REGISTER] = (Math.floor(century / 10) << 4) | (century % 10);
   }
 
   private storeMemorySizes(lowRamBytes: number, highRamBytes: number): void {

@@ -20,7 +20,15 @@ const TRIGGER_LEVELS = [1, 4, 8, 14] as const;
 const RESET_DIVISOR = BAUD_BASE / 9600;
 
 const Ier = { receive: 0x01, transmit: 0x02, lineStatus: 0x04, modemStatus: 0x08, mask: 0x0f } as const;
-const Iir = { modemStatus: 0x00, none: 0x01, transmit: 0x02, receive: 0x04, lineStatus: 0x06, timeout: 0x0c, fifos: 0xc0 } as const;
+const Iir = {
+  modemStatus: 0x00,
+  none: 0x01,
+  transmit: 0x02,
+  receive: 0x04,
+  lineStatus: 0x06,
+  timeout: 0x0c,
+  fifos: 0xc0,
+} as const;
 const Fcr = { enable: 0x01, clearReceive: 0x02, clearTransmit: 0x04 } as const;
 const Lcr = { twoStopBits: 0x04, parity: 0x08, divisorLatch: 0x80 } as const;
 const Mcr = { dtr: 0x01, rts: 0x02, out1: 0x04, out2: 0x08, loopback: 0x10, mask: 0x1f } as const;
@@ -422,7 +430,10 @@ export class Uart16550 extends ByteRegisters {
     const { mcr } = this;
     if (!(mcr & Mcr.loopback)) return this.modemInputs;
     return (
-      (mcr & Mcr.rts ? Msr.cts : 0) | (mcr & Mcr.dtr ? Msr.dsr : 0) | (mcr & Mcr.out1 ? Msr.ri : 0) | (mcr & Mcr.out2 ? Msr.dcd : 0)
+      (mcr & Mcr.rts ? Msr.cts : 0) |
+      (mcr & Mcr.dtr ? Msr.dsr : 0) |
+      (mcr & Mcr.out1 ? Msr.ri : 0) |
+      (mcr & Mcr.out2 ? Msr.dcd : 0)
     );
   }
 
