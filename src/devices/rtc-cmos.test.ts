@@ -169,6 +169,7 @@ describe('interrupts', () => {
       write(A, 0x76);
       write(A, 0x26);
       write(B, 0x52);
+      read(C); // what came before
       let updates = 0;
       let periods = 0;
       for (let step = 1; step <= 2048 * 4; step++) {
