@@ -138,6 +138,21 @@ describe('ApicTimer: counting', () => {
     expect(timer.currentCount()).toBe(0);
   });
 
+  it('reset stops it, masked until it is configured again', () => {
+    const { clock, timer, expiries, configure } = create(TimerMode.periodic);
+    timer.writeInitialCount(100);
+    timer.reset();
+    expect([timer.initialCount, timer.currentCount(), timer.divideConfiguration]).toEqual([0, 0, 0]);
+    clock.advanceTo(1000);
+    timer.writeInitialCount(100);
+    clock.advanceTo(2000);
+    expect(expiries).toEqual([]);
+    configure(TimerMode.oneShot, false);
+    timer.writeInitialCount(100);
+    clock.advanceTo(3000);
+    expect(expiries).toEqual([2200]);
+  });
+
   it('the reserved mode never expires', () => {
     const { clock, timer, expiries } = create(TimerMode.reserved);
     timer.writeInitialCount(100);
@@ -201,7 +216,10 @@ describe('ApicTimer: TSC deadline', () => {
     configure(TimerMode.tscDeadline, false);
     timer.writeDeadline(1000, 0);
     configure(TimerMode.periodic, false);
+    expect(timer.readDeadline()).toEqual({ low: 0, high: 0 });
     clock.advanceTo(1e6);
+    configure(TimerMode.tscDeadline, false);
+    clock.advanceTo(2e6);
     expect(expiries).toEqual([]);
   });
 

@@ -317,6 +317,13 @@ describe('IoApic: what PV EOI asks', () => {
     expect(create({ trackedPins: [] }).ioApic.hasLevelVector(0x38)).toBe(false);
   });
 
+  it('forgets all vectors at reset', () => {
+    const { ioApic, route } = create();
+    route(10, 0x3a | REDIRECTION_LEVEL);
+    ioApic.reset();
+    expect([ioApic.hasLevelVector(0x3a), ioApic.hasVector(0x3a), ioApic.read(IOREGSEL, 4)]).toEqual([false, false, 0]);
+  });
+
   it('forgets a vector when its entry changes', () => {
     const { ioApic, route } = create();
     route(10, 0x3a | REDIRECTION_LEVEL);

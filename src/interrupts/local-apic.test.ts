@@ -438,7 +438,7 @@ describe('LocalApic: reset and INIT', () => {
   it('RESET goes back to xAPIC mode at the default base with the initial ID', () => {
     const apic = enabled({ bootProcessor: true });
     dirty(apic);
-    setMode(apic, APIC_BASE_ENABLE | APIC_BASE_EXTD);
+    apic.writeMsr(MSR_APIC_BASE, (APIC_DEFAULT_BASE | APIC_BASE_ENABLE | APIC_BASE_EXTD) >>> 0, 1);
     apic.reset();
     expect(apic.mode).toBe('xapic');
     expect(apic.readMsr(MSR_APIC_BASE)).toEqual({ low: 0xfee0_0900, high: 0 });
@@ -786,6 +786,7 @@ describe('LocalApic: destinations', () => {
     apic.writeMmio(ApicRegister.ldr, 0x0600_0000);
     const reached = [0x01, 0x02, 0x04, 0x08, 0x0b, 0xff].filter((mask) => apic.matches(mask, 'logical', false));
     expect(reached).toEqual([0x02, 0x04, 0x0b, 0xff]);
+    expect(apic.matches(0x102, 'logical', true), 'a destination that xAPIC mode cannot have').toBe(false);
   });
 
   it('matches cluster and a common bit in the cluster model', () => {
@@ -839,6 +840,18 @@ describe('LocalApic: LINT pins and local sources', () => {
     expect(apic.pendingEvents).toBe(0);
   });
 
+  it('RESET and INIT mask the entry that let ExtINT through, and forget an ExtINT message', () => {
+    for (const restart of ['reset', 'init'] as const) {
+      const apic = enabled();
+      apic.writeMmio(ApicRegister.lvtLint0, 0x700);
+      apic.setLint(0, true);
+      apic.accept(message(0, { deliveryMode: DeliveryMode.extInt }));
+      apic[restart]();
+      expect(apic.pendingEvents).toBe(0);
+      expect(apic.takeExtInt()).toBe(false);
+    }
+  });
+
   it('an ExtINT message stays until it is taken', () => {
     const apic = enabled();
     expect(apic.accept(message(0, { deliveryMode: DeliveryMode.extInt }))).toBe('accepted');
@@ -881,6 +894,27 @@ describe('LocalApic: LINT pins and local sources', () => {
     expect(apic.readMmio(ApicRegister.lvtLint0)).toBe(0x51 | LVT_LEVEL);
   });
 
+  it('a level-triggered LINT0 waits for the EOI of its own vector, and forgets remote IRR when it becomes an edge', () => {
+    const apic = enabled();
+    apic.writeMmio(ApicRegister.lvtLint0, 0x51 | LVT_LEVEL);
+    apic.setLint(0, true);
+    apic.accept(message(0x61, { trigger: 'level' }));
+    expect(apic.acknowledge()).toBe(0x61);
+    apic.endOfInterrupt();
+    expect(apic.readMmio(ApicRegister.lvtLint0) & LVT_REMOTE_IRR).not.toBe(0);
+    apic.writeMmio(ApicRegister.lvtLint0, 0x51);
+    expect(apic.readMmio(ApicRegister.lvtLint0)).toBe(0x51);
+  });
+
+  it('a masked pin interrupts by neither edge nor level', () => {
+    for (const trigger of [LVT_LEVEL, 0]) {
+      const apic = enabled();
+      apic.writeMmio(ApicRegister.lvtLint0, LVT_MASKED | 0x51 | trigger);
+      apic.setLint(0, true);
+      expect(apic.hasPendingIrr()).toBe(false);
+    }
+  });
+
   it('a level that is asserted interrupts as soon as LINT0 is unmasked, an edge does not', () => {
     for (const [trigger, pending] of [
       [LVT_LEVEL, 0x51],
@@ -909,8 +943,11 @@ describe('LocalApic: LINT pins and local sources', () => {
     apic.setLint(0, true);
     expect(apic.pendingEvents).toBe(PendingEvent.extInt);
     apic.setLint(0, false);
+    let changes = 0;
+    apic.onChange = () => changes++;
     apic.setLint(1, true);
     expect(apic.pendingEvents).toBe(PendingEvent.nmi);
+    expect(changes).toBe(1);
   });
 
   it('raises local sources by their entries, as vectors or NMI', () => {
@@ -977,7 +1014,11 @@ describe('LocalApic: its timer', () => {
     now = 500; // the vCPU ran past the deadline; nobody has called the timer yet
     apic.writeMmio(ApicRegister.lvtTimer, 0xed);
     expect(apic.highestPending()).toBe(0xec);
-    expect(deadline).toBe(Number.POSITIVE_INFINITY);
+    apic.writeMmio(ApicRegister.initialCount, 100);
+    now = 1500;
+    expect(apic.readMmio(ApicRegister.currentCount)).toBe(0);
+    expect(apic.hasPendingIrr()).toBe(true);
+    expect(deadline, 'it does not expire a second time').toBe(Number.POSITIVE_INFINITY);
   });
 
   it('gives IA32_TSC_DEADLINE by the MSR and interrupts when the TSC gets there', () => {

@@ -620,7 +620,6 @@ export class LocalApic {
     this.baseLow = low;
     this.baseHigh = high;
     if (mode !== this.modeNow) {
-      this.timer.settle();
       this.modeNow = mode;
       this.xapicId = this.initialId & XAPIC_BROADCAST; // what software wrote there does not survive a change of mode
       if (mode === 'x2apic') this.icrHigh = 0;

@@ -101,7 +101,7 @@ describe('Pic: requests', () => {
   });
 
   it('has no device on the cascade', () => {
-    expect(() => pic.line(2)).toThrow(RangeError);
+    for (const irq of [-1, 2, 16]) expect(() => pic.line(irq)).toThrow(RangeError);
     pic.line(8).set(true);
     expect(pic.acknowledge()).toBe(0x38);
   });
@@ -214,7 +214,10 @@ describe('Pic: initialisation', () => {
 
   it('power-up forgets vectors and ELCR', () => {
     pic.elcr.write(0, 1, 0xf8);
+    command('master', 0x11);
     pic.reset();
+    mask('master', 0x0e);
+    expect(pic.master.read(DATA, 1), 'no ICW is due').toBe(0x0e);
     expect(pic.elcr.read(0, 1)).toBe(0);
     pic.setIrq(0, true);
     expect(pic.acknowledge()).toBe(0);
@@ -313,13 +316,17 @@ describe('Pic: special mask and poll', () => {
   });
 
   it('a poll acknowledges the request on the next read, of either port', () => {
-    for (const port of [COMMAND, DATA]) {
-      pic.setIrq(4, false);
-      pic.setIrq(4, true);
+    for (const [port, irq] of [
+      [COMMAND, 4],
+      [DATA, 4],
+      [COMMAND, 0],
+    ]) {
+      pic.setIrq(irq, false);
+      pic.setIrq(irq, true);
       command('master', 0x0c);
-      expect(pic.master.read(port, 1)).toBe(0x84);
+      expect(pic.master.read(port, 1)).toBe(0x80 | irq);
       expect(pic.output).toBe(false);
-      expect(registers('master').isr).toBe(0x10);
+      expect(registers('master').isr).toBe(1 << irq);
       command('master', EOI);
     }
     command('master', 0x0c);

@@ -47,7 +47,7 @@ class Chip {
   vectorBase = 0;
   elcr = 0;
   private lines = 0;
-  /** Rising edges not acknowledged yet. Its input has to stay high for one to count. */
+  /** Inputs that rose and were not acknowledged since. One counts only while the input stays high. */
   private edges = 0;
   private imr = 0;
   private isr = 0;
@@ -72,13 +72,8 @@ class Chip {
 
   setLine(irq: number, high: boolean): void {
     const bit = 1 << irq;
-    if (!high) {
-      this.lines &= ~bit;
-      this.edges &= ~bit;
-    } else if (!(this.lines & bit)) {
-      this.lines |= bit;
-      this.edges |= bit;
-    }
+    if (high && !(this.lines & bit)) this.edges |= bit;
+    this.lines = high ? this.lines | bit : this.lines & ~bit;
   }
 
   /** The slave raised INT. The master holds that request until it is acknowledged, even if the slave has none then. */
