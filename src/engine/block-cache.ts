@@ -14,6 +14,7 @@ const PAGE = 4096;
 const MAX_INSTRUCTIONS = 64;
 /** Operations a block may need at most: address operations and the closing ones included. */
 const MAX_OPERATIONS = 2 * MAX_INSTRUCTIONS + 3;
+const STACK_USERS = new Set(['PUSH', 'POP', 'CALL']);
 const CR_OR_DR = new Set(['C', 'D', 'i']);
 
 interface Block {
@@ -223,9 +224,13 @@ export class BlockCache {
       this.set(op, L.OP_SCALE, d.scale);
       this.set(op, L.OP_DISPLACEMENT, displacement);
     }
+    let extra = 0;
+    if (memory ? d.segment === 2 : instruction.modal === true && instruction.addressed !== true) extra |= L.STACK_OPERAND;
+    if (memory && STACK_USERS.has(instruction.mnemonic)) extra |= L.STACK_TOO;
     if (encoding.map === 0 && (encoding.opcode & 0xf8) === 0xd8) {
-      this.set16(op, L.OP_EXTRA, ((encoding.opcode & 7) << 8) | (d.mod << 6) | ((d.reg & 7) << 3) | (encoding.modrmCount === 8 ? d.opcodeRegister : d.rm & 7));
+      extra |= ((encoding.opcode & 7) << 8) | (d.mod << 6) | ((d.reg & 7) << 3) | (encoding.modrmCount === 8 ? d.opcodeRegister : d.rm & 7);
     }
+    this.set16(op, L.OP_EXTRA, extra);
     let immediates = 0;
     encoding.operands.forEach(({ code, size }, i) => {
       const field = L.OP_REGISTER + 4 * i;
@@ -337,13 +342,6 @@ export class BlockCache {
     this.next = this.layout.operations;
     this.flushes++;
     this.onFlush();
-  }
-
-  /** Whether a non-canonical address of the operation is a stack access: RSP or RBP is the base, or it has no memory operand (PUSH, RET…). */
-  isStackAccess(op: number): boolean {
-    const base = this.words[(op + L.OP_BASE) >> 2];
-    const segment = this.words[(op + L.OP_SEGMENT) >> 2];
-    return (base === state.RSP || base === state.RBP) && segment === state.ZERO;
   }
 
   private clear(op: number): void {

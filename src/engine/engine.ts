@@ -44,7 +44,9 @@ export class Engine implements Mmu {
   /** Instructions the slice was given, and those taken back from it by `requestExit`. */
   private granted = 0;
   private deferred = 0;
+  /** In `stepInstruction`, and there met with a software interrupt. */
   private stepping = false;
+  private interrupted = false;
 
   constructor(memory: GuestMemory, layout: L.Layout, environment: Environment) {
     this.memory = memory;
@@ -153,6 +155,7 @@ export class Engine implements Mmu {
     const opWord = (vcpu.base + state.CURRENT_OP) >> 2;
     words[opWord] = 0;
     this.stepping = true;
+    this.interrupted = false;
     const start = vcpu.rip;
     try {
       this.step(vcpu);
@@ -161,7 +164,7 @@ export class Engine implements Mmu {
     } catch (error) {
       if (error !== FAULT) throw error;
       if (words[opWord] !== 0) this.rewind(vcpu, words[opWord]);
-      else if (vcpu.rip !== start) return undefined;
+      else if (vcpu.rip !== start && !this.interrupted) return undefined;
       return Object.assign(new Fault(), FAULT);
     } finally {
       this.stepping = false;
@@ -170,7 +173,10 @@ export class Engine implements Mmu {
 
   /** INT n and its like, at RIP behind it. */
   softwareInterrupt(vcpu: Vcpu, vector: number, kind: EventKind): void {
-    if (this.stepping) raise(vector);
+    if (this.stepping) {
+      this.interrupted = true;
+      raise(vector);
+    }
     deliver(vcpu, vector, -1, kind);
   }
 
@@ -287,8 +293,9 @@ export class Engine implements Mmu {
   private nonCanonical(base: number): never {
     const vcpu = this.vcpuAt(base);
     const op = vcpu.get32(state.CURRENT_OP);
-    // Accesses through RSP and RBP by default, and pushes and pops, are stack accesses: #SS.
-    const stack = op !== 0 && this.cache.isStackAccess(op);
+    const extra = op === 0 ? 0 : this.memory.view.getUint16(op + L.OP_EXTRA, true);
+    const nearTop = (address: bigint): boolean => BigInt.asUintN(64, address - vcpu.get64(state.RSP) + 8n) < 16n;
+    const stack = (extra & L.STACK_OPERAND) !== 0 || ((extra & L.STACK_TOO) !== 0 && nearTop(vcpu.argument(3)));
     return raise(stack ? Vector.stackFault : Vector.generalProtection, 0);
   }
 

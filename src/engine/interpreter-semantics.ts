@@ -605,9 +605,12 @@ export class InterpreterSemantics implements Semantics {
     this.goTo(a);
   }
 
-  checkTarget(address: Expression): void {
-    if (this.longMode) this.f.if(address.shl(16).shrS(16).ne(address), () => this.raiseWithCode(EXCEPTION_GP, 0));
-    else this.f.if(address.gtU(this.vcpu.load('i64.load32_u', state.CS + state.SEGMENT_LIMIT)), () => this.raiseWithCode(EXCEPTION_GP, 0));
+  checkTarget(address: Expression, first: () => void = () => {}): void {
+    const limit = this.vcpu.load('i64.load32_u', state.CS + state.SEGMENT_LIMIT);
+    this.f.if(this.longMode ? address.shl(16).shrS(16).ne(address) : address.gtU(limit), () => {
+      first();
+      this.raiseWithCode(EXCEPTION_GP, 0);
+    });
   }
 
   /** Goes on behind this instruction, in another block. */

@@ -17,8 +17,12 @@ export const OP_IP = 4;
 export const OP_NEXT_IP = 6;
 /** Instructions in the block behind this one, u16: what a fault gives back to the budget. */
 export const OP_REMAINING = 8;
-/** x87 opcode (FOP) or other small constant of the instruction, u16. */
+/** x87 opcode (FOP) in the low 11 bits, and what a non-canonical address of the operation is, u16. */
 export const OP_EXTRA = 10;
+/** Its memory operand lies in SS, or it has none and only the stack is accessed: #SS. */
+export const STACK_OPERAND = 1 << 15;
+/** It accesses the stack besides its memory operand. */
+export const STACK_TOO = 1 << 14;
 /** For each operand that is a register: its byte offset in the vCPU's state, or a number (segment, control…); i32. */
 export const OP_REGISTER = 12;
 /** Memory operand: offsets of base and index registers and of the segment's base in the vCPU's state, and the scale's shift; i32. */

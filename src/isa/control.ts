@@ -11,6 +11,7 @@ import { instruction } from './instruction.ts';
 import type { Operand, Semantics } from './semantics.ts';
 
 const ends = 'block' as const;
+const RSP = 4;
 
 instruction('JMP', ['EB Jb ; d64', 'E9 Jz ; d64'], { ends, modal: true }, (x, target) => x.jump(target));
 instruction('JMP', 'FF/4 Ev ; d64', { ends, modal: true }, (x, target) => x.jumpTo(target.unsigned()));
@@ -22,7 +23,9 @@ instruction('CALL', 'E8 Jz ; d64', { ends, modal: true }, (x, target) => {
 });
 instruction('CALL', 'FF/2 Ev ; d64', { ends, modal: true }, (x, operand) => {
   const target = operand.unsigned();
-  x.checkTarget(target);
+  // A stack that cannot take the return address comes first.
+  const top = x.f.let(x.stackAddress(x.f.let(x.gpr(RSP, 64).unsigned().sub(x.operandBits / 8))));
+  x.checkTarget(target, () => void x.load(top, x.operandBits, 'unsigned', 'modify'));
   x.push(x.nextIp(), x.operandBits);
   x.goTo(target);
 });

@@ -221,7 +221,7 @@ export class Decoder {
     }
     if (!this.immediates(encoding.operands)) return starved;
     d.length = this.position - offset;
-    if (d.lock && !(form.instruction.lock && d.mod !== 3)) return 'undefined';
+    if (d.lock && !(form.instruction.lock && form.rmPosition === 0 && d.mod !== 3)) return 'undefined';
     return 'ok';
   }
 

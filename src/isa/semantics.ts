@@ -140,8 +140,8 @@ export interface Semantics {
   jumpIf(condition: Expression, target: Operand): void;
   /** Jumps to an address (i64 offset in CS), after the canonical or limit check. */
   jumpTo(address: Expression): void;
-  /** Checks a target without jumping: #GP where it is not canonical or beyond the limit. A later `jumpTo` of the same expression need not check again. */
-  checkTarget(address: Expression): void;
+  /** Checks a target without jumping: #GP where it is not canonical or beyond the limit, after `first`, whose own fault comes before that. */
+  checkTarget(address: Expression, first?: () => void): void;
   /** Jumps without a check: a bad target faults when it is fetched, behind the jump. */
   goTo(address: Expression): void;
   /** Offset in CS of the next instruction, an i64. */

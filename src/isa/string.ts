@@ -120,6 +120,7 @@ for (const [suffix, bits, offset, size, modifier] of SIZES) {
               () => f.memoryFill(ram, byte.wrap(), length),
               () => {
                 const at = f.local('i32');
+                f.set(at, 0);
                 f.loop((loop) => {
                   f.store(bits === 64 ? 'i64.store' : `i64.store${bits}`, ram.add(f.get(at)), value);
                   f.set(at, f.get(at).add(bytes));
@@ -148,7 +149,7 @@ for (const [suffix, bits, offset, size, modifier] of SIZES) {
     });
   });
 
-  /** CMPS and SCAS: compares until RCX is 0 or ZF says stop. Flags change only when the instruction ends: a fault finds the old ones. */
+  /** CMPS and SCAS: compares until RCX is 0 or ZF says stop. A fault finds the flags of the last comparison that was made. */
   const compare = (x: Semantics, operands: () => [Expression, Expression], move: () => void): void => {
     const { f } = x;
     const [a, b] = [f.local('i64'), f.local('i64')];
@@ -167,10 +168,10 @@ for (const [suffix, bits, offset, size, modifier] of SIZES) {
       f.loop((loop) => {
         once();
         countDown(x);
+        flags();
         const equal = f.get(a).eq(f.get(b));
         f.branchIf(loop, (x.repeat === 'rep' ? equal : equal.eqz()).and(count(x).unsigned().nonZero()));
       });
-      flags();
     });
   };
 
