@@ -43,7 +43,8 @@ function sizesOf({ encoding }: Form): number[] {
   for (const size of [16, 32, 64]) if (modifiers.has(`s${size}`)) return [size];
   if (!encoding.sized || modifiers.has('f64')) return [64];
   if (modifiers.has('d64')) return [16, 64];
-  return operands.some(({ size }) => 'vzp'.includes(size) && size !== '') || operands.some(({ code }) => code === 'eAX') ? [16, 32, 64] : [32, 64];
+  const full = operands.some(({ code, size }) => (size !== '' && 'vzp'.includes(size)) || code === 'eAX');
+  return full ? [16, 32, 64] : [32, 64];
 }
 
 function kindsOf({ encoding, rmPosition, allowsMemory, allowsRegister }: Form): string[] {
@@ -55,9 +56,10 @@ function kindsOf({ encoding, rmPosition, allowsMemory, allowsRegister }: Form): 
 function expand(form: Form): string[] {
   const { instruction, encoding } = form;
   const repeats = instruction.repeat === 'repe' ? ['', 'REPE ', 'REPNE '] : instruction.repeat === 'rep' ? ['', 'REPE '] : [''];
+  const lockable = instruction.lock && /^[EM]$/.test(encoding.operands[0]?.code ?? '');
   return sizesOf(form).filter((bits) => !taken(form, bits)).flatMap((bits) => kindsOf(form).flatMap((kind) => [
     ...repeats.map((prefix) => describe(form, bits, kind, prefix)),
-    ...(instruction.lock && kind === 'mem' && /^[EM]$/.test(encoding.operands[0]?.code ?? '') ? [describe(form, bits, kind, 'LOCK ')] : []),
+    ...(lockable && kind === 'mem' ? [describe(form, bits, kind, 'LOCK ')] : []),
   ]));
 }
 

@@ -94,7 +94,8 @@ export const Flag = {
 } as const;
 export const STATUS_FLAGS = Flag.carry | Flag.parity | Flag.adjust | Flag.zero | Flag.sign | Flag.overflow;
 /** Flags a vector speaks about. TF and RF belong to how it was recorded. */
-export const RECORDED_FLAGS = STATUS_FLAGS | Flag.interrupt | Flag.direction | Flag.nestedTask | Flag.alignmentCheck | Flag.identification | 2;
+export const RECORDED_FLAGS =
+  STATUS_FLAGS | Flag.interrupt | Flag.direction | Flag.nestedTask | Flag.alignmentCheck | Flag.identification | 2;
 
 // So that 32-bit offsets lead from FS into the data window and from GS into the high one.
 export const FS_BASE = BigInt(DATA.address - 0x10_0000);
@@ -222,9 +223,10 @@ function drawLanes(random: Random, bits: number, draw: (random: Random, bits: nu
 const scratch = new DataView(new ArrayBuffer(8));
 
 const FLOAT32_EDGES = [
-  0x0000_0000, 0x8000_0000, 0x7f80_0000, 0xff80_0000, 0x7fc0_0000, 0xffc0_0000, 0x7f80_0001, 0xffa1_2345, 0x7fd5_5555, 0x0000_0001,
-  0x8000_0001, 0x007f_ffff, 0x0080_0000, 0x8080_0000, 0x7f7f_ffff, 0xff7f_ffff, 0x3f80_0000, 0xbf80_0000, 0x3f00_0000, 0x3f80_0001,
-  0x4f00_0000, 0xcf00_0000, 0xcf00_0001, 0x4eff_ffff, 0x5f00_0000, 0xdf00_0000, 0x3fc0_0000, 0x4020_0000, 0xc060_0000, 0x3eff_ffff,
+  0x0000_0000, 0x8000_0000, 0x7f80_0000, 0xff80_0000, 0x7fc0_0000, 0xffc0_0000, 0x7f80_0001, 0xffa1_2345, 0x7fd5_5555,
+  0x0000_0001, 0x8000_0001, 0x007f_ffff, 0x0080_0000, 0x8080_0000, 0x7f7f_ffff, 0xff7f_ffff, 0x3f80_0000, 0xbf80_0000,
+  0x3f00_0000, 0x3f80_0001, 0x4f00_0000, 0xcf00_0000, 0xcf00_0001, 0x4eff_ffff, 0x5f00_0000, 0xdf00_0000, 0x3fc0_0000,
+  0x4020_0000, 0xc060_0000, 0x3eff_ffff,
 ];
 
 /** A number with few significant bits, so that results are exact, halfway or integral more often than chance has it. */
@@ -330,7 +332,8 @@ export const ZONES = {
   text: { offset: 0xe00, size: 0x200 }, // strings with terminators and runs of equal bytes
 } as const;
 
-const TEXT = 'the quick brown fox\0jumps over the lazy dog\0aaaaaaaaaaaaaaaaaaaaaaab\0\0\0\0Abc,abc;ABC \x80\xff\x7f\x01 zzzzzzzz\0';
+const TEXT =
+  'the quick brown fox\0jumps over the lazy dog\0aaaaaaaaaaaaaaaaaaaaaaab\0\0\0\0Abc,abc;ABC \x80\xff\x7f\x01 zzzzzzzz\0';
 
 /** Memory before a case's own changes; code is filled with INT3 and the same for every case. */
 export function baselineMemory(): Uint8Array<ArrayBuffer> {

@@ -1,13 +1,15 @@
 import { describe, expect, it } from 'vitest';
-import { CODE_START, DATA, Flag, MEMORY_WORD, Word } from './machine-state.ts';
+import { baselineMemory, CODE_START, DATA, Flag, MEMORY_WORD, Word } from './machine-state.ts';
 import { compareOutcome, type ConformanceTarget, describeMismatch, EXACT, formatSummary, replay } from './replay.ts';
-import { decodeVectors, encodeVectors, establishInput, type Fault, type Outcome, type RecordedForm, type Vector } from './vector-file.ts';
-import { baselineMemory } from './machine-state.ts';
+import {
+  type Case, decodeVectors, encodeVectors, establishInput, type Fault, type Outcome, type RecordedForm, type Vector,
+} from './vector-file.ts';
 
 /** A vector whose outcome is its input, RIP advanced, or a fault. */
 function recorded(form: string, code: number[], overrides: [number, bigint][] = [], fault?: Fault): RecordedForm {
-  const it = { code: Uint8Array.from(code), codeOffset: CODE_START, step: false, overrides: overrides.map(([word, value]) => ({ word, value })) };
-  const source: RecordedForm = { form, profile: 'integer', cases: [it], recordings: [] };
+  const words = overrides.map(([word, value]) => ({ word, value }));
+  const only: Case = { code: Uint8Array.from(code), codeOffset: CODE_START, step: false, overrides: words };
+  const source: RecordedForm = { form, profile: 'integer', cases: [only], recordings: [] };
   const registers = new BigUint64Array(Word.count);
   establishInput(source, 0, registers, baselineMemory());
   if (!fault) registers[Word.rip] += BigInt(code.length);
@@ -106,9 +108,10 @@ describe('comparing outcomes', () => {
 });
 
 describe('replaying', () => {
+  const simdException = { vector: 19, errorCode: 0, address: 0n };
   const file = encodeVectors([
     recorded('INC Ev/32/reg', [0xff, 0xc0]),
-    recorded('ADDPS Vps,Wps/reg', [0x0f, 0x58, 0xc1], [[MEMORY_WORD + DATA.offset / 8, 1n]], { vector: 19, errorCode: 0, address: 0n }),
+    recorded('ADDPS Vps,Wps/reg', [0x0f, 0x58, 0xc1], [[MEMORY_WORD + DATA.offset / 8, 1n]], simdException),
   ]);
   const wrong: ConformanceTarget = {
     name: 'wrong',

@@ -43,7 +43,8 @@ const SIMD_EXCEPTION = 19;
 const hex = (value: bigint, digits = 16): string => value.toString(16).padStart(digits, '0');
 
 const EXCEPTIONS: Record<number, string> = {
-  0: '#DE', 1: '#DB', 3: '#BP', 4: '#OF', 5: '#BR', 6: '#UD', 7: '#NM', 10: '#TS', 11: '#NP', 12: '#SS', 13: '#GP', 14: '#PF', 16: '#MF', 17: '#AC', 19: '#XM',
+  0: '#DE', 1: '#DB', 3: '#BP', 4: '#OF', 5: '#BR', 6: '#UD', 7: '#NM', 10: '#TS', 11: '#NP', 12: '#SS', 13: '#GP',
+  14: '#PF', 16: '#MF', 17: '#AC', 19: '#XM',
 };
 
 function nameFault(fault: Outcome['fault']): string {
@@ -52,9 +53,14 @@ function nameFault(fault: Outcome['fault']): string {
   return `${name} error code ${fault.errorCode.toString(16)}${fault.vector === 14 ? ` at ${fault.address.toString(16)}` : ''}`;
 }
 
+const FLAG_NAMES = {
+  cf: Flag.carry, pf: Flag.parity, af: Flag.adjust, zf: Flag.zero, sf: Flag.sign, df: Flag.direction, of: Flag.overflow,
+  nt: Flag.nestedTask, ac: Flag.alignmentCheck, id: Flag.identification,
+};
+
 function nameFlags(value: bigint): string {
-  const letters = Object.entries({ cf: Flag.carry, pf: Flag.parity, af: Flag.adjust, zf: Flag.zero, sf: Flag.sign, df: Flag.direction, of: Flag.overflow, nt: Flag.nestedTask, ac: Flag.alignmentCheck, id: Flag.identification });
-  return `${hex(value, 6)} ${letters.filter(([, bit]) => value & BigInt(bit)).map(([name]) => name).join(' ') || '-'}`;
+  const set = Object.entries(FLAG_NAMES).filter(([, bit]) => value & BigInt(bit));
+  return `${hex(value, 6)} ${set.map(([name]) => name).join(' ') || '-'}`;
 }
 
 const floats = new DataView(new ArrayBuffer(8));
@@ -71,6 +77,8 @@ function approximatelyEqual(expected: bigint, actual: bigint): boolean {
   }
   return true;
 }
+
+const isXmm = (word: number): boolean => word >= Word.xmm && word < Word.fsBase;
 
 const compareBytes = (a: BigUint64Array | Uint8Array, b: BigUint64Array | Uint8Array): boolean =>
   Buffer.compare(Buffer.from(a.buffer, a.byteOffset, a.byteLength), Buffer.from(b.buffer, b.byteOffset, b.byteLength)) === 0;
@@ -93,11 +101,12 @@ export function compareOutcome(vector: Vector, actual: Outcome, policy: Comparis
       const entry = { what: nameOfWord(word), expected: hex(want), actual: hex(have) };
       if (word === Word.rflags) {
         const mask = BigInt(RECORDED_FLAGS & ~loose.flags);
-        if ((want & mask) !== (have & mask)) differences.push({ ...entry, expected: nameFlags(want & mask), actual: nameFlags(have & mask) });
+        if ((want & mask) === (have & mask)) continue;
+        differences.push({ ...entry, expected: nameFlags(want & mask), actual: nameFlags(have & mask) });
       } else if (word === Word.mxcsr) {
         if (policy.mxcsrFlags === 'exact' || (want | MXCSR_FLAGS) !== (have | MXCSR_FLAGS)) differences.push(entry);
       } else if (word < Word.rip && loose.results === 'any') continue;
-      else if (word >= Word.xmm && word < Word.fsBase && loose.results === 'approximate' && approximatelyEqual(want, have)) continue;
+      else if (isXmm(word) && loose.results === 'approximate' && approximatelyEqual(want, have)) continue;
       else differences.push(entry);
     }
   }
@@ -130,16 +139,20 @@ export function describeMismatch(vector: Vector, differences: Difference[], targ
   const bytes = Buffer.from(code).toString('hex').replace(/..(?=.)/g, '$& ');
   const register = (word: number): string => `${nameOfWord(word).padStart(6)} ${hex(input.registers[word])}`;
   const rows = (from: number, count: number, columns: number): string[] =>
-    Array.from({ length: Math.ceil(count / columns) }, (_, row) =>
-      `    ${Array.from({ length: Math.min(columns, count - row * columns) }, (_, i) => register(from + row * columns + i)).join('  ')}`);
-  const usesVectors = differences.some(({ what }) => /^(xmm|mm|mxcsr|f[cst]w|exponent)/.test(what)) || /[VWUPQN]|MXCSR/.test(form.replace(/^\w+ /, ''));
+    Array.from({ length: count / columns }, (_, row) =>
+      `    ${Array.from({ length: columns }, (_, column) => register(from + row * columns + column)).join('  ')}`);
+  const xmm = (i: number): string => `${hex(input.registers[Word.xmm + 2 * i + 1])}_${hex(input.registers[Word.xmm + 2 * i])}`;
+  const operands = form.split('/')[0].replace(/^\w+ /, '');
+  const vectorDiffers = differences.some(({ what }) => /^(xmm|mm|mxcsr|f[cst]w|exponent)/.test(what));
+  const usesVectors = vectorDiffers || /[VWUPQN]|MXCSR/.test(operands);
   const vectorRows = usesVectors
     ? [
         `     mxcsr ${hex(input.registers[Word.mxcsr], 4)}`,
         ...rows(Word.significand, 8, 4),
-        ...Array.from({ length: 16 }, (_, i) => `    ${`xmm${i}`.padStart(6)} ${hex(input.registers[Word.xmm + 2 * i + 1])}_${hex(input.registers[Word.xmm + 2 * i])}`),
+        ...Array.from({ length: 16 }, (_, i) => `    ${`xmm${i}`.padStart(6)} ${xmm(i)}`),
       ]
     : [];
+  const width = Math.max('expected'.length, target.length);
   const report = [
     `${form} #${index}: ${bytes}  ${disassemblyOf(code, codeAddress)}`,
     '  input',
@@ -147,7 +160,10 @@ export function describeMismatch(vector: Vector, differences: Difference[], targ
     `${register(Word.rip).replace(/^/, '    ')}  rflags ${nameFlags(input.registers[Word.rflags])}`,
     ...vectorRows,
     '  differences (expected is the real processor)',
-    ...differences.slice(0, 16).flatMap(({ what, expected, actual }) => [`    ${what}: expected ${expected}`, `    ${''.padEnd(what.length)}  ${target} ${''.padEnd(Math.max(0, 8 - target.length))}${actual}`]),
+    ...differences.slice(0, 16).flatMap(({ what, expected, actual }) => [
+      `    ${what}: ${'expected'.padEnd(width)} ${expected}`,
+      `    ${' '.repeat(what.length)}  ${target.padEnd(width)} ${actual}`,
+    ]),
     ...(differences.length > 16 ? [`    … and ${differences.length - 16} more`] : []),
   ].join('\n');
   return { form, index, report };
@@ -166,7 +182,9 @@ export interface ReplaySummary {
 
 /** Replays a file. Describes the first mismatch of each form, up to `limit` of them. */
 export function replay(file: Uint8Array, target: ConformanceTarget, policy: ComparisonPolicy = EXACT, limit = 20): ReplaySummary {
-  const summary: ReplaySummary = { vectors: 0, skipped: 0, forms: new Set(), mismatchCount: 0, mismatches: [], failing: new Map() };
+  const summary: ReplaySummary = {
+    vectors: 0, skipped: 0, forms: new Set(), mismatchCount: 0, mismatches: [], failing: new Map(),
+  };
   for (const vector of decodeVectors(file)) {
     const hidden = policy.mxcsrFlags === 'ignore' && vector.expected.fault?.vector === SIMD_EXCEPTION;
     if (hidden || policy.accepts?.(vector.form) === false) {
@@ -180,7 +198,8 @@ export function replay(file: Uint8Array, target: ConformanceTarget, policy: Comp
     summary.mismatchCount++;
     const before = summary.failing.get(vector.form) ?? 0;
     summary.failing.set(vector.form, before + 1);
-    if (before === 0 && summary.mismatches.length < limit) summary.mismatches.push(describeMismatch(vector, differences, target.name));
+    if (before > 0 || summary.mismatches.length >= limit) continue;
+    summary.mismatches.push(describeMismatch(vector, differences, target.name));
   }
   return summary;
 }

@@ -34,7 +34,9 @@ type Rule = (vector: Vector, size: number) => number | Undefined;
 /** The count a shift or rotate uses, before it is taken modulo the operand size. */
 function shiftCount(vector: Vector, size: number): number {
   const operands = vector.form.split('/')[0];
-  const raw = operands.endsWith('CL') ? Number(vector.input.registers[Word.gpr + 1] & 0xffn) : operands.endsWith('Ib') ? vector.code[vector.code.length - 1] : 1;
+  let raw = 1;
+  if (operands.endsWith('CL')) raw = Number(vector.input.registers[Word.gpr + 1] & 0xffn);
+  else if (operands.endsWith('Ib')) raw = vector.code[vector.code.length - 1];
   return raw & (size === 64 ? 63 : 31);
 }
 

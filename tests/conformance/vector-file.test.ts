@@ -1,24 +1,28 @@
 import { describe, expect, it } from 'vitest';
-import { baselineMemory, CODE, CODE_START, DATA, MEMORY_WORD, PROFILES, Random, seedRegisters, STACK, windowAt, WINDOWS, Word } from './machine-state.ts';
+import {
+  baselineMemory, CODE, CODE_START, DATA, MEMORY_WORD, PROFILES, Random, seedRegisters, STACK, windowAt, WINDOWS, Word,
+} from './machine-state.ts';
 import { decodeVectors, encodeVectors, establishInput, type Fault, type RecordedForm } from './vector-file.ts';
 
 /** Forms with random code, overrides and outcomes: nothing that a processor would do, but all that a file can say. */
 function randomForms(seed: number): RecordedForm[] {
   const random = new Random(seed);
-  const memoryWords = Array.from({ length: 40 }, () => MEMORY_WORD + (DATA.offset >> 3) + random.below((DATA.size + STACK.size) >> 3));
-  const value = (): bigint => random.pick([() => 0n, () => 0xffff_ffff_ffff_fff0n, () => random.word(), () => BigInt(random.below(256))])();
+  const memoryWord = (): number => MEMORY_WORD + (DATA.offset >> 3) + random.below((DATA.size + STACK.size) >> 3);
+  const memoryWords = Array.from({ length: 40 }, memoryWord);
+  const value = (): bigint => random.pick([0n, 0xffff_ffff_ffff_fff0n, random.word(), BigInt(random.below(256))]);
   const words = (count: number): { word: number; value: bigint }[] => {
-    const chosen = new Set(Array.from({ length: count }, () => (random.chance(50) ? random.pick(memoryWords) : random.below(16))));
+    const draw = (): number => (random.chance(50) ? random.pick(memoryWords) : random.below(16));
+    const chosen = new Set(Array.from({ length: count }, draw));
     return [...chosen].map((word) => ({ word, value: value() }));
   };
   return Array.from({ length: 6 }, (_, number): RecordedForm => {
-    const source: RecordedForm = { form: `FORM ${number} Ev,Gv/32`, profile: PROFILES[number % PROFILES.length], cases: [], recordings: [] };
+    const profile = PROFILES[number % PROFILES.length];
+    const source: RecordedForm = { form: `FORM ${number} Ev,Gv/32`, profile, cases: [], recordings: [] };
     for (let index = 0; index < 20; index++) {
       const size = 1 + random.below(16);
       const codeOffset = random.chance(50) ? CODE_START : CODE.size - random.below(20);
-      source.cases.push({
-        code: Uint8Array.from({ length: size }, () => random.below(256)), codeOffset, step: random.chance(50), overrides: words(random.below(6)),
-      });
+      const code = Uint8Array.from({ length: size }, () => random.below(256));
+      source.cases.push({ code, codeOffset, step: random.chance(50), overrides: words(random.below(6)) });
       const registers = new BigUint64Array(Word.count);
       establishInput(source, index, registers, baselineMemory());
       const fault: Fault | undefined = random.chance(30)
@@ -41,7 +45,8 @@ describe('vector files', () => {
         const vector = vectors.next().value;
         if (!vector) throw new Error('too few vectors');
         const { fault, registers, memory } = source.recordings[index];
-        expect(vector).toMatchObject({ form: source.form, index, profile: source.profile, step: it.step, codeAddress: CODE.address + it.codeOffset });
+        const { form, profile } = source;
+        expect(vector).toMatchObject({ form, index, profile, step: it.step, codeAddress: CODE.address + it.codeOffset });
         expect([...vector.code]).toEqual([...it.code]);
         const input = { registers: new BigUint64Array(Word.count), memory: baselineMemory() };
         establishInput(source, index, input.registers, input.memory);
@@ -52,7 +57,8 @@ describe('vector files', () => {
         expect(vector.expected.registers).toEqual(registers);
         expect(Buffer.compare(vector.expected.memory, input.memory)).toBe(0);
         expect(vector.expected.fault).toEqual(fault);
-        expect([...vector.memoryOverrides].sort()).toEqual(it.overrides.filter(({ word }) => word >= MEMORY_WORD).map(({ word }) => (word - MEMORY_WORD) * 8).sort());
+        const overridden = it.overrides.filter(({ word }) => word >= MEMORY_WORD).map(({ word }) => (word - MEMORY_WORD) * 8);
+        expect([...vector.memoryOverrides].sort()).toEqual(overridden.sort());
       }
     }
     expect(vectors.next().done).toBe(true);
@@ -106,7 +112,10 @@ describe('the machine state', () => {
         const bits = words[Word.xmm + i];
         const value = view.getFloat64((Word.xmm + i) * 8, true);
         const quiet = (bits >> 51n) & 1n ? 'quiet' : 'signalling';
-        const kind = Number.isNaN(value) ? quiet : value === 0 ? 'zero' : !Number.isFinite(value) ? 'infinity' : Math.abs(value) < 2.3e-308 ? 'denormal' : 'normal';
+        let kind = Math.abs(value) < 2 ** -1022 ? 'denormal' : 'normal';
+        if (Number.isNaN(value)) kind = quiet;
+        else if (value === 0) kind = 'zero';
+        else if (!Number.isFinite(value)) kind = 'infinity';
         kinds.add(`${bits >> 63n ? '-' : '+'}${kind}`);
       }
     }

@@ -116,7 +116,8 @@ export function encode(form: Form, random: Random): Uint8Array {
   for (const { code, size: letter } of codes) {
     const wide = size === 64 ? 4 : size / 8;
     if (code === 'I' || code === 'sI') tail.push(...immediate(form, letter, wide, random));
-    else if (code === 'J') tail.push(...(letter === 'b' ? [random.below(256)] : little(random.next() >> (random.chance(70) ? 8 : 0), wide)));
+    else if (code === 'J' && letter === 'b') tail.push(random.below(256));
+    else if (code === 'J') tail.push(...little(random.next() >> (random.chance(70) ? 8 : 0), wide));
     else if (code === 'O') tail.push(...new Array<number>(8).fill(0));
   }
   const escape = [[], [0x0f], [0x0f, 0x38], [0x0f, 0x3a]][encoding.map];

@@ -50,7 +50,8 @@ const conditional = (line: (condition: string, opcode: (base: number) => string)
   CONDITIONS.map((condition, i) => line(condition, (base) => hex(base + i)));
 
 // Lines are "MNEMONIC attributes: encoding | encoding …". Attributes: lock (LOCK is legal with a memory destination),
-// nolock (LOCK is tried and must be #UD), illegal (#UD itself), f32, f64, text (how operands are filled), rep, repe (prefixes that repeat).
+// nolock (LOCK is tried and must be #UD), illegal (#UD itself), f32, f64, text (how operands are filled), rep, repe (prefixes
+// that repeat).
 
 const ALU = [
   ...['ADD', 'OR', 'ADC', 'SBB', 'AND', 'SUB', 'XOR', 'CMP'].map((mnemonic, i) => {
@@ -84,7 +85,8 @@ const MOVE = [
   'XCHG lock: 86 Eb Gb | 87 Ev Gv', 'XCHG: 90+ Zv eAX', 'BSWAP: 0F C8+ Zv', 'LEA: 8D Gv M', 'MOVNTI: NP 0F C3 My Gy',
   'CBW: 98 ; s16', 'CWDE: 98 ; s32', 'CDQE: 98 ; s64', 'CWD: 99 ; s16', 'CDQ: 99 ; s32', 'CQO: 99 ; s64',
   'LAHF: 9F', 'SAHF: 9E', 'CMC: F5', 'CLC: F8', 'STC: F9', 'CLD: FC', 'STD: FD', 'XLAT: D7',
-  'NOP: 0F 1F/0 Ev | 0F 19 Ev | 0F 1A Ev | 0F 1B Ev | 0F 1C Ev | 0F 1D Ev | 0F 1E Ev | 0F 18 Ev', 'PAUSE: F3 90', 'PREFETCHW: 0F 0D/1 Mb',
+  'NOP: 0F 1F/0 Ev | 0F 19 Ev | 0F 1A Ev | 0F 1B Ev | 0F 1C Ev | 0F 1D Ev | 0F 1E Ev | 0F 18 Ev', 'PAUSE: F3 90',
+  'PREFETCHW: 0F 0D/1 Mb',
   'PREFETCHNTA: 0F 18/0 Mb', 'PREFETCHT0: 0F 18/1 Mb', 'PREFETCHT1: 0F 18/2 Mb', 'PREFETCHT2: 0F 18/3 Mb',
   ...conditional((condition, opcode) => `CMOV${condition}: 0F ${opcode(0x40)} Gv Ev`),
   ...conditional((condition, opcode) => `SET${condition}: 0F ${opcode(0x90)}/0 Eb`),
@@ -206,7 +208,8 @@ const MMX = [
   ...SHIFTS_BY_IMMEDIATE.map(([mnemonic, opcode]) => `${mnemonic}: NP 0F ${opcode} Nq Ib`),
   'MOVD: NP 0F 6E Pd Ey | NP 0F 7E Ey Pd', 'MOVQ: NP 0F 6F Pq Qq | NP 0F 7F Qq Pq', 'PSHUFW: NP 0F 70 Pq Qq Ib',
   'PINSRW: NP 0F C4 Pq Ew Ib', 'PEXTRW: NP 0F C5 Gy Nq Ib', 'PMOVMSKB: NP 0F D7 Gy Nq', 'MOVNTQ: NP 0F E7 Mq Pq',
-  'MASKMOVQ: NP 0F F7 Pq Nq', 'FXSAVE: NP 0F AE/0 M ; mem W0 | NP 0F AE/0 M ; mem W1', 'FXRSTOR: NP 0F AE/1 M ; mem W0 | NP 0F AE/1 M ; mem W1', 'PALIGNR: NP 0F 3A 0F Pq Qq Ib', 'EMMS: NP 0F 77',
+  'MASKMOVQ: NP 0F F7 Pq Nq', 'FXSAVE: NP 0F AE/0 M ; mem W0 | NP 0F AE/0 M ; mem W1',
+  'FXRSTOR: NP 0F AE/1 M ; mem W0 | NP 0F AE/1 M ; mem W1', 'PALIGNR: NP 0F 3A 0F Pq Qq Ib', 'EMMS: NP 0F 77',
 ];
 
 /**
@@ -262,7 +265,8 @@ export function expandForms(mnemonic: string, text: string, attributes: Readonly
         forms.push({ id, mnemonic, encoding, size, kind, prefixes, profile, illegal: illegal || attributes.has('illegal') });
       };
       const repeats = attributes.has('repe') ? { REPE: REPE, REPNE: REPNE } : attributes.has('rep') ? { REP: REPE } : {};
-      for (const [name, address] of Object.entries(IMPLICIT_ADDRESS.test(mnemonic) ? { '': [], 'A32 ': [ADDRESS_SIZE] } : { '': [] })) {
+      const addressing = IMPLICIT_ADDRESS.test(mnemonic) ? { '': [], 'A32 ': [ADDRESS_SIZE] } : { '': [] };
+      for (const [name, address] of Object.entries(addressing)) {
         add(name, address);
         for (const [repeat, prefix] of Object.entries(repeats)) add(`${name}${repeat} `, [...address, prefix]);
       }
@@ -398,7 +402,8 @@ const INVALID: LiteralForm[] = [
   'f2 0f d6 03', '66 0f 73 03 01', '0f 71 c0 01', '0f 72 c8 01', '0f 73 d8 01', '66 0f 71 13 01', '0f 73 f8 01',
   '66 0f 72 f8 01', 'f3 0f 28 c0', 'f2 0f 54 c0', 'f3 0f fe c0', '0f 38 10 c0', '0f 38 20 c0', '0f 38 3f c0', '0f 3a 08 c0 00',
   '0f 3a 63 c0 00', '66 0f 38 4f c0', '0f 6c c0', '0f 6d c0', '0f d0 c0', '0f 7c c0', 'f3 0f 7c c0', '0f e6 c0', '0f d6 c0',
-  'f3 0f 50 c0', '0f 01 ca', '0f 01 cb', 'f0 90', 'f0 50', 'f0 0f 1f 00', 'f0 8d 03', 'f0 0f bc 03', 'f0 c1 23 01', 'f0 0f 58 03', 'f0 a4', 'f0 f3 a4',
+  'f3 0f 50 c0', '0f 01 ca', '0f 01 cb', 'f0 90', 'f0 50', 'f0 0f 1f 00', 'f0 8d 03', 'f0 0f bc 03', 'f0 c1 23 01', 'f0 0f 58 03',
+  'f0 a4', 'f0 f3 a4',
   'f0 c3', 'f0 eb 00', 'f0 0f 0b', 'f0 f6 23', 'f0 0f a3 03', 'f0 0f ba 23 01', 'f0 0f 6f 03', 'f0 99', 'f0 63 03',
   'f0 0f 40 03', 'f0 0f 90 03', 'f0 8f 03',
 ].map((bytes) => ({ form: `UD ${bytes.replaceAll(' ', '')}`, bytes }));
@@ -434,18 +439,25 @@ const FETCH: LiteralForm[] = [
 
 /** With RFLAGS.AC set (CR0.AM is): what is checked, by how much, and that #PF and #GP go before or after #AC. */
 const ALIGNMENT: LiteralForm[] = [
-  ['MOV Gv,Ev', '66 8b 03'], ['MOV Gv,Ev', '8b 03'], ['MOV Gv,Ev', '48 8b 03'], ['MOV Ev,Gv', '66 89 03'], ['MOV Ev,Gv', '89 03'], ['MOV Ev,Gv', '48 89 03'],
-  ['MOV Gb,Eb', '8a 03'], ['ADD Ev,Gv', '48 01 03'], ['CMP Gv,Ev', '3b 03'], ['PUSH Zv', '50'], ['POP Zv', '58'], ['PUSH Zv', '66 50'], ['PUSH Ev', 'ff 33'],
-  ['CALL Ev', 'ff 13'], ['RET ', 'c3'], ['MOVS ', '48 a5'], ['REP MOVS ', 'f3 66 a5'], ['STOS ', 'ab'], ['LODS ', '66 ad'], ['MOVZX Gv,Ew', '0f b7 03'],
-  ['MOVSXD Gv,Ed', '48 63 03'], ['MOVNTI My,Gy', '0f c3 03'], ['MOVQ Pq,Qq', '0f 6f 03'], ['MOVD Vdq,Ey', '66 0f 6e 03'], ['MOVQ Vq,Wq', 'f3 0f 7e 03'],
-  ['MOVSS Vss,Wss', 'f3 0f 10 03'], ['MOVSD Vsd,Wsd', 'f2 0f 10 03'], ['CMPXCHG8B Mq', '0f c7 0b'], ['BT Ev,Gv', '0f a3 03'], ['NOP Ev', '0f 1f 03'],
+  ['MOV Gv,Ev', '66 8b 03'], ['MOV Gv,Ev', '8b 03'], ['MOV Gv,Ev', '48 8b 03'], ['MOV Ev,Gv', '66 89 03'],
+  ['MOV Ev,Gv', '89 03'], ['MOV Ev,Gv', '48 89 03'],
+  ['MOV Gb,Eb', '8a 03'], ['ADD Ev,Gv', '48 01 03'], ['CMP Gv,Ev', '3b 03'], ['PUSH Zv', '50'], ['POP Zv', '58'],
+  ['PUSH Zv', '66 50'], ['PUSH Ev', 'ff 33'],
+  ['CALL Ev', 'ff 13'], ['RET ', 'c3'], ['MOVS ', '48 a5'], ['REP MOVS ', 'f3 66 a5'], ['STOS ', 'ab'], ['LODS ', '66 ad'],
+  ['MOVZX Gv,Ew', '0f b7 03'],
+  ['MOVSXD Gv,Ed', '48 63 03'], ['MOVNTI My,Gy', '0f c3 03'], ['MOVQ Pq,Qq', '0f 6f 03'], ['MOVD Vdq,Ey', '66 0f 6e 03'],
+  ['MOVQ Vq,Wq', 'f3 0f 7e 03'],
+  ['MOVSS Vss,Wss', 'f3 0f 10 03'], ['MOVSD Vsd,Wsd', 'f2 0f 10 03'], ['CMPXCHG8B Mq', '0f c7 0b'], ['BT Ev,Gv', '0f a3 03'],
+  ['NOP Ev', '0f 1f 03'],
 ].map(([name, bytes]) => ({ form: `${name}/AC ${bytes.replaceAll(' ', '')}`, bytes }));
 
 export const FAMILIES: Family[] = [
   family('alu', ALU), family('shift', SHIFT), family('move', MOVE), family('stack', STACK), family('string', STRING),
   family('control', CONTROL),
-  family('system', PRIVILEGED, [...INVALID, ...CONTROL_REGISTERS, ...FETCH]), family('prefix', [], PREFIXES), family('alignment', [], ALIGNMENT),
+  family('system', PRIVILEGED, [...INVALID, ...CONTROL_REGISTERS, ...FETCH]), family('prefix', [], PREFIXES),
+  family('alignment', [], ALIGNMENT),
   family('sse-float', SSE_FLOAT), family('sse-move', SSE_MOVE), family('sse-integer', SSE_INTEGER), family('mmx', MMX),
-  { ...family('fsgsbase', FSGSBASE), features: ['fsgsbase'] }, { ...family('newer', NEWER), features: ['clflushopt', 'clwb', 'invpcid'] },
+  { ...family('fsgsbase', FSGSBASE), features: ['fsgsbase'] },
+  { ...family('newer', NEWER), features: ['clflushopt', 'clwb', 'invpcid'] },
   { ...family('branch16', BRANCH16), vendor: 'AuthenticAMD' },
 ];

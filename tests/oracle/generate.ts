@@ -5,8 +5,8 @@
  */
 
 import {
-  baselineMemory, CODE, CODE_START, DATA, FIXED, Flag, hash, HIGH, MEMORY_WORD, MXCSR_DEFAULT, type Profile, Random, seedRegisters, STACK,
-  type Window, windowAt, Word, ZONES,
+  baselineMemory, CODE, CODE_START, DATA, FIXED, Flag, hash, HIGH, MEMORY_WORD, MXCSR_DEFAULT, type Profile, Random,
+  seedRegisters, STACK, type Window, windowAt, Word, ZONES,
 } from '../conformance/machine-state.ts';
 import { mnemonicOf } from '../conformance/undefined-flags.ts';
 import { type Case, type FormCases, seedOf } from '../conformance/vector-file.ts';
@@ -25,11 +25,13 @@ type Place =
 
 /** Places in the order that a form's cases go through, beginning at a random one. */
 const PLACES: readonly Place[] = [
-  'aligned', 'anywhere', 'aligned', 'page crossing', 'aligned', 'high', 'aligned', 'unmapped', 'aligned', 'at the end', 'anywhere',
-  'over the end', 'aligned', 'read-only', 'aligned', 'non-canonical', 'aligned', 'before the start',
+  'aligned', 'anywhere', 'aligned', 'page crossing', 'aligned', 'high', 'aligned', 'unmapped', 'aligned', 'at the end',
+  'anywhere', 'over the end', 'aligned', 'read-only', 'aligned', 'non-canonical', 'aligned', 'before the start',
 ];
 /** At both edges of the 48-bit canonical range, and far from it. */
-const NON_CANONICAL = [0x8000_0000_0000n, 0xffff_7fff_ffff_fff0n, 0x7fff_0000_0000_0000n, 0x8000_0000_0000_0000n, 0xdead_beef_0000_0000n];
+const NON_CANONICAL = [
+  0x8000_0000_0000n, 0xffff_7fff_ffff_fff0n, 0x7fff_0000_0000_0000n, 0x8000_0000_0000_0000n, 0xdead_beef_0000_0000n,
+];
 const UNMAPPED = [0n, 0x1000n, 0x2000_3ff8n, 0x2000_5000n, 0x3fff_f000n, 0x4000_0000n];
 const SMALL = [0n, 1n, 2n, 3n, 4n, 8n, 0x10n, 0x100n, -1n, -2n, -8n];
 
@@ -151,10 +153,12 @@ function placeMemoryOperand(setup: Setup, code: Uint8Array, codeAddress: number,
   const { it, random, address32 } = setup;
   const { base, index, scale, displacement, ripRelative } = it.memory as NonNullable<Disassembly['memory']>;
   const targets = alternatives(wanted);
+  /** What an index may have above the 32 bits in use. */
+  const noise = (): bigint => (address32 && random.chance(50) ? 0x1234_5678_0000_0000n : 0n);
   if (base >= 0) {
     let indexed = 0n;
     if (index >= 0 && index !== base) {
-      if (random.chance(75)) setup.set(index, random.pick(SMALL) + (address32 && random.chance(50) ? 0x1234_5678_0000_0000n : 0n));
+      if (random.chance(75)) setup.set(index, random.pick(SMALL) + noise());
       indexed = setup.get(index) * BigInt(scale);
     }
     const target = address32 ? (targets.find((t) => t >= it.segmentBase && t - it.segmentBase < 1n << 32n) as bigint) : wanted;
@@ -165,7 +169,7 @@ function placeMemoryOperand(setup: Setup, code: Uint8Array, codeAddress: number,
   let anchor = ripRelative ? BigInt(codeAddress + it.length) : 0n;
   if (index >= 0) {
     const value = random.pick(SMALL);
-    setup.set(index, value + (address32 && random.chance(50) ? 0x1234_5678_0000_0000n : 0n));
+    setup.set(index, value + noise());
     anchor = value * BigInt(scale);
   }
   const reachable = (target: bigint): boolean => {
@@ -173,8 +177,9 @@ function placeMemoryOperand(setup: Setup, code: Uint8Array, codeAddress: number,
     return it.displacementSize === 8 || (offset >= 0n && offset < 1n << 31n && fitsSigned(offset - anchor, 32));
   };
   const target = targets.find(reachable) as bigint;
-  const field = target - it.segmentBase - anchor;
-  for (let i = 0; i < it.displacementSize; i++) code[it.displacementOffset + i] = Number((BigInt.asUintN(64, field) >> BigInt(8 * i)) & 0xffn);
+  const field = new DataView(new ArrayBuffer(8));
+  field.setBigInt64(0, target - it.segmentBase - anchor, true);
+  for (let i = 0; i < it.displacementSize; i++) code[it.displacementOffset + i] = field.getUint8(i);
   return target;
 }
 
@@ -197,7 +202,8 @@ function drawStoredMxcsr(random: Random): bigint {
 }
 
 const CODE_TARGETS = [
-  0n, 0x1000_0900n, 0x1000_1ffen, 0x7fff_ffff_f000n, 0x1234_5678_9abcn, 0xffff_8000_0000_0000n, 0xffff_ffff_8100_0000n, ...NON_CANONICAL,
+  0n, 0x1000_0900n, 0x1000_1ffen, 0x7fff_ffff_f000n, 0x1234_5678_9abcn, 0xffff_8000_0000_0000n, 0xffff_ffff_8100_0000n,
+  ...NON_CANONICAL,
 ];
 
 function drawStackPointer(setup: Setup): void {
@@ -207,7 +213,8 @@ function drawStackPointer(setup: Setup): void {
     address + 0x800 + random.below(16), address + size - 8, address + size - 4, address + size, address, address + 2, address + 8,
     HIGH.address + 0x800, FIXED.address + 0x800, DATA.address + PAGE + random.below(16) - 8,
   ].map(BigInt);
-  if (random.chance(45)) setup.set(RSP, random.pick([...choices, random.pick(UNMAPPED.slice(1)), random.pick(NON_CANONICAL.slice(1))]));
+  if (!random.chance(45)) return;
+  setup.set(RSP, random.pick([...choices, random.pick(UNMAPPED.slice(1)), random.pick(NON_CANONICAL.slice(1))]));
 }
 
 function setUpString(setup: Setup, mnemonic: string, repeated: boolean): void {
@@ -221,25 +228,33 @@ function setUpString(setup: Setup, mnemonic: string, repeated: boolean): void {
   const draw = (): bigint => {
     const zone = random.chance(60) ? ZONES.text : ZONES.integer;
     /** So far before a window's end, in the direction of travel, that the count reaches about there. */
-    const nearEnd = ({ address, size: length }: { address: number; size: number }): bigint =>
-      BigInt(backwards ? address : address + length) - step * BigInt(random.below(count + 2)) + (random.chance(30) ? BigInt(random.below(size)) : 0n);
+    const nearEnd = ({ address, size: length }: { address: number; size: number }): bigint => {
+      const before = BigInt(backwards ? address : address + length) - step * BigInt(random.below(count + 2));
+      return before + (random.chance(30) ? BigInt(random.below(size)) : 0n);
+    };
+    const start = DATA.address + zone.offset;
     const within = (window: Window): bigint => BigInt(window.address + 0x800);
     switch (random.below(14)) {
       case 0: return nearEnd({ ...DATA, size: PAGE });
       case 1: return nearEnd(DATA);
       case 2: return random.chance(40) ? nearEnd(HIGH) : within(HIGH);
       case 3: return random.chance(50) ? nearEnd(FIXED) : within(FIXED);
-      case 4: return random.chance(40) ? random.pick([...UNMAPPED.slice(1), ...NON_CANONICAL.slice(2)]) : BigInt(DATA.address + zone.offset);
-      default: return BigInt(DATA.address + random.below(2) * PAGE + zone.offset + (backwards ? zone.size / 2 : 0) + random.below(zone.size / 4));
+      case 4: return random.chance(40) ? random.pick([...UNMAPPED.slice(1), ...NON_CANONICAL.slice(2)]) : BigInt(start);
+      default: return BigInt(start + random.below(2) * PAGE + (backwards ? zone.size / 2 : 0) + random.below(zone.size / 4));
     }
   };
   const source = draw();
   let destination = draw();
-  if (random.chance(35)) destination = source + (/CMPS/.test(mnemonic) ? 0n : BigInt(random.below(9) - 4) * (random.chance(50) ? 1n : step));
+  if (random.chance(35)) {
+    destination = source;
+    if (mnemonic !== 'CMPS') destination += BigInt(random.below(9) - 4) * (random.chance(50) ? 1n : step);
+  }
   if (random.chance(10)) destination = source + BigInt(random.pick([8, 16, 32, 64, -8, -16, -64]));
   if (!/STOS|SCAS|INS/.test(mnemonic)) setup.point(RSI, source, it.segmentBase);
   if (!/LODS|OUTS/.test(mnemonic)) setup.point(RDI, destination);
-  if (/SCAS/.test(mnemonic) && random.chance(60)) setup.setLow(RAX, setup.load(destination + step * BigInt(random.below(4)), size), 8 * size);
+  if (mnemonic === 'SCAS' && random.chance(60)) {
+    setup.setLow(RAX, setup.load(destination + step * BigInt(random.below(4)), size), 8 * size);
+  }
 }
 
 /** Whether RAX or RDX (or what is listed) take part in the memory operand's address, so that they can't be set freely. */
@@ -260,7 +275,8 @@ function setUpDividend(setup: Setup, signed: boolean, divisor: bigint, bits: num
       const half = 1n << BigInt(bits - 1);
       const divide = signed ? BigInt.asIntN(bits, divisor) : divisor;
       const edges = signed ? [half - 1n, half, -half, -half - 1n, 0n, -1n] : [ones(bits), ones(bits) + 1n, half, 0n, 1n];
-      const quotient = random.chance(50) ? random.pick(edges) : signed ? BigInt.asIntN(bits, random.word()) : random.word() & ones(bits);
+      const any = (): bigint => (signed ? BigInt.asIntN(bits, random.word()) : random.word() & ones(bits));
+      const quotient = random.chance(50) ? random.pick(edges) : any();
       const size = divide < 0n ? -divide : divide;
       const dividend = quotient * divide + (size ? (random.word() % size) * (quotient * divide < 0n ? -1n : 1n) : 0n);
       const wide = BigInt.asUintN(2 * bits, dividend);
@@ -284,8 +300,9 @@ function setUpControl(setup: Setup, mnemonic: string): void {
     const flags = random.pick([Flag.direction, Flag.alignmentCheck, Flag.direction | Flag.alignmentCheck]);
     setup.set(Word.rflags, setup.get(Word.rflags) | BigInt(flags));
   } else if (mnemonic === 'ENTER' || mnemonic === 'LEAVE') {
-    const frames = [STACK.address + 0x900, STACK.address + 0xc04, DATA.address + 0x400, STACK.address + STACK.size - 8].map(BigInt);
-    const odd = [BigInt(STACK.address + 0x10), ...NON_CANONICAL.slice(2, 4), ...UNMAPPED.slice(1, 3)];
+    const { address, size } = STACK;
+    const frames = [address + 0x900, address + 0xc04, DATA.address + 0x400, address + size - 8].map(BigInt);
+    const odd = [BigInt(address + 0x10), ...NON_CANONICAL.slice(2, 4), ...UNMAPPED.slice(1, 3)];
     setup.set(RBP, random.pick(random.chance(70) ? frames : odd));
   }
 }
@@ -295,6 +312,16 @@ const STRING_MNEMONICS = /^(MOVS|STOS|LODS|CMPS|SCAS|INS|OUTS)$/;
 /** What these do with a page they need not touch (an all-zero mask) is the processor's choice. */
 const MASKED_STORES = /^MASKMOV/;
 
+/** Locked accesses across cache lines are slow, and trapped by some kernels. */
+function withoutSplit(where: Place): Place {
+  switch (where) {
+    case 'anywhere':
+    case 'page crossing': return 'aligned';
+    case 'over the end': return 'unmapped';
+    default: return where;
+  }
+}
+
 interface Source {
   form: string;
   profile: Profile;
@@ -302,7 +329,8 @@ interface Source {
 }
 
 /** Sets one case up for an instruction given by its bytes; `where` says where an explicit memory operand is to lie. */
-function setUp({ form, profile, codeOffset = CODE_START }: Source, index: number, bytes: Uint8Array, where: Place, random: Random): Case {
+function setUp(source: Source, index: number, bytes: Uint8Array, where: Place, random: Random): Case {
+  const { form, profile, codeOffset = CODE_START } = source;
   const code = bytes.slice();
   const codeAddress = CODE.address + codeOffset;
   const it = disassemble(code, codeAddress);
@@ -332,8 +360,7 @@ function setUp({ form, profile, codeOffset = CODE_START }: Source, index: number
   if (it.memory && mnemonic !== 'LEA' && mnemonic !== 'NOP') {
     const exclusive = form.startsWith('LOCK') || mnemonic === 'XCHG';
     const size = it.memorySize || 1;
-    const safe = exclusive && (where === 'anywhere' || where === 'page crossing') ? 'aligned' : exclusive && where === 'over the end' ? 'unmapped' : where;
-    let wanted = place(safe, size, setup.zone(), random);
+    let wanted = place(exclusive ? withoutSplit(where) : where, size, setup.zone(), random);
     if (bitOffset && (where === 'aligned' || wanted < 0x1_0000n)) wanted = BigInt(DATA.address + PAGE);
     if (bitOffset && where === 'non-canonical') wanted = NON_CANONICAL[4];
     target = placeMemoryOperand(setup, code, codeAddress, wanted);
@@ -346,8 +373,9 @@ function setUp({ form, profile, codeOffset = CODE_START }: Source, index: number
   const value = (): bigint =>
     operand ? (setup.get(operand.number) >> (operand.high ? 8n : 0n)) & ones(bits) : setup.load(target as bigint, bits / 8);
   if (mnemonic === 'DIV' || mnemonic === 'IDIV') setUpDividend(setup, mnemonic === 'IDIV', value(), bits);
-  else if (mnemonic === 'CMPXCHG' && random.chance(50) && !addressUses(it, RAX) && operand?.number !== RAX) setup.setLow(RAX, value(), bits);
-  else if (/^CMPXCHG\d+B$/.test(mnemonic) && random.chance(50) && !addressUses(it, RAX, RDX)) {
+  else if (mnemonic === 'CMPXCHG' && random.chance(50) && !addressUses(it, RAX) && operand?.number !== RAX) {
+    setup.setLow(RAX, value(), bits);
+  } else if (/^CMPXCHG\d+B$/.test(mnemonic) && random.chance(50) && !addressUses(it, RAX, RDX)) {
     setup.setLow(RAX, setup.load(target as bigint, it.memorySize / 2), it.memorySize * 4);
     setup.setLow(RDX, setup.load((target as bigint) + BigInt(it.memorySize / 2), it.memorySize / 2), it.memorySize * 4);
   } else if ((mnemonic === 'JMP' || mnemonic === 'CALL') && (operand || it.memory) && random.chance(80)) {
@@ -376,7 +404,8 @@ export function generateForm(form: Form, count = casesOf(form)): FormCases {
   const start = hash(form.id) % PLACES.length;
   const cases = Array.from({ length: count }, (_, index) => {
     const random = new Random(hash(`${form.id}!${index}`));
-    return setUp({ form: form.id, profile: form.profile }, index, encode(form, random), PLACES[(start + index) % PLACES.length], random);
+    const where = PLACES[(start + index) % PLACES.length];
+    return setUp({ form: form.id, profile: form.profile }, index, encode(form, random), where, random);
   });
   return { form: form.id, profile: form.profile, cases };
 }

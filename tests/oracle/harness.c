@@ -153,7 +153,9 @@ __attribute__((used)) static void on_signal(int signal, siginfo_t *info, ucontex
   running = (const struct case_header *)input;
   next_case++;
   const struct word *override = (const struct word *)(running + 1);
-  for (uint32_t i = 0; i < running->overrides; i++, override++) image[override->index] = before[override->index] = override->value;
+  for (uint32_t i = 0; i < running->overrides; i++, override++) {
+    image[override->index] = before[override->index] = override->value;
+  }
   memcpy((uint8_t *)image + running->code_offset, running->code, running->code_size); // the code window comes first
   memcpy((uint8_t *)before + running->code_offset, running->code, running->code_size);
   input = (const uint8_t *)override;
@@ -214,7 +216,8 @@ int main(int argc, char **argv) {
   code_address = windows[0].address;
 
   size_t capacity = (size_t)1 << 36;
-  uint8_t *outcomes = check(mmap(0, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0), "output");
+  int reserved = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  uint8_t *outcomes = check(mmap(0, capacity, PROT_READ | PROT_WRITE, reserved, -1, 0), "output");
   output = outcomes;
 
   stack_t stack = {.ss_size = 1 << 18};

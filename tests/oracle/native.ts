@@ -14,7 +14,9 @@ import { join } from 'node:path';
 import {
   baselineMemory, CODE, MAXIMUM_CODE_SIZE, MEMORY_SIZE, MEMORY_WORD, RECORDED_FLAGS, WINDOWS, Word,
 } from '../conformance/machine-state.ts';
-import { establishInput, type FormCases, type RecordedForm, type Recording, type Vector, type WordValue } from '../conformance/vector-file.ts';
+import {
+  establishInput, type FormCases, type RecordedForm, type Recording, type Vector, type WordValue,
+} from '../conformance/vector-file.ts';
 
 /** What vectors are allowed to use beyond baseline x86-64: the v2 level. Names as in /proc/cpuinfo. */
 export const REQUIRED_FEATURES = ['cx16', 'lahf_lm', 'popcnt', 'pni', 'ssse3', 'sse4_1', 'sse4_2'];
@@ -31,7 +33,8 @@ export interface Machine {
 
 /** This machine's processor, or in one line why it can record nothing. */
 export function describeMachine(features = REQUIRED_FEATURES): Machine | string {
-  if (process.platform !== 'linux' || process.arch !== 'x64') return `needs x86-64 Linux, not ${process.arch} ${process.platform}`;
+  const { platform, arch } = process;
+  if (platform !== 'linux' || arch !== 'x64') return `needs x86-64 Linux, not ${arch} ${platform}`;
   if (spawnSync('gcc', ['--version']).error) return 'needs gcc (Debian: apt-get install gcc libc6-dev)';
   const information = readFileSync('/proc/cpuinfo', 'latin1');
   const field = (name: string): string => new RegExp(`^${name}\\s*:\\s*(.*)$`, 'm').exec(information)?.[1] ?? '';
@@ -98,7 +101,9 @@ const MXCSR_MASK = 0xffffn;
 /** FXSAVE tells which bits of MXCSR exist; what a processor has beyond x86-64-v2 there (AMD's MM) is taken out. */
 function withoutExtraMxcsrBits(form: string, memory: WordValue[]): void {
   if (!form.startsWith('FXSAVE')) return;
-  for (const change of memory) if (change.value >> 32n === (MXCSR_MASK | 0x2_0000n)) change.value &= (MXCSR_MASK << 32n) | 0xffff_ffffn;
+  for (const change of memory) {
+    if (change.value >> 32n === (MXCSR_MASK | 0x2_0000n)) change.value &= (MXCSR_MASK << 32n) | 0xffff_ffffn;
+  }
 }
 
 function unpackOutcomes(file: Uint8Array, batch: NativeCase[]): Recording[] {
@@ -109,7 +114,8 @@ function unpackOutcomes(file: Uint8Array, batch: NativeCase[]): Recording[] {
     const registers = new BigUint64Array(Word.count);
     new Uint8Array(registers.buffer).set(file.subarray(at + 16, at + 16 + Word.count * 8));
     registers[Word.rflags] &= BigInt(RECORDED_FLAGS);
-    const fault = vector < 0 ? undefined : { vector, errorCode: view.getUint32(at + 4, true), address: view.getBigUint64(at + 8, true) };
+    const [errorCode, address] = [view.getUint32(at + 4, true), view.getBigUint64(at + 8, true)];
+    const fault = vector < 0 ? undefined : { vector, errorCode, address };
     const changes = Number(view.getBigUint64(at + OUTCOME_HEADER_SIZE - 8, true));
     at += OUTCOME_HEADER_SIZE;
     const memory: WordValue[] = [];
@@ -123,8 +129,10 @@ function unpackOutcomes(file: Uint8Array, batch: NativeCase[]): Recording[] {
   return recordings;
 }
 
+const BATCH_SIZE = 10_000;
+
 /** Runs cases in batches that bound memory. Throws if the harness fails (a case that does not end, …). */
-function runBatches(harness: string, cases: Iterable<NativeCase>, each: (recording: Recording, it: NativeCase) => void, batchSize = 10_000): void {
+function runBatches(harness: string, cases: Iterable<NativeCase>, each: (recording: Recording) => void): void {
   const directory = mkdtempSync(join(tmpdir(), 'oracle-'));
   const [input, output] = [join(directory, 'input'), join(directory, 'output')];
   const run = (batch: NativeCase[]): void => {
@@ -136,13 +144,13 @@ function runBatches(harness: string, cases: Iterable<NativeCase>, each: (recordi
       const which = culprit ? `: ${culprit.form}, ${Buffer.from(culprit.code).toString('hex')}` : '';
       throw new Error(`${result.stderr.trim()} (status ${result.status ?? result.signal})${which}`);
     }
-    unpackOutcomes(readFileSync(output), batch).forEach((recording, i) => each(recording, batch[i]));
+    unpackOutcomes(readFileSync(output), batch).forEach(each);
   };
   try {
     let batch: NativeCase[] = [];
     for (const it of cases) {
       batch.push(it);
-      if (batch.length === batchSize) {
+      if (batch.length === BATCH_SIZE) {
         run(batch);
         batch = [];
       }
@@ -157,16 +165,19 @@ function runBatches(harness: string, cases: Iterable<NativeCase>, each: (recordi
 export function runNatively(harness: string, forms: FormCases[]): RecordedForm[] {
   const recorded = forms.map((form): RecordedForm => ({ ...form, recordings: [] }));
   const scratch = baselineMemory(); // only the registers of the input matter here: memory travels as overrides
-  function* cases(): Generator<NativeCase & { recordings: Recording[] }> {
+  const owners: RecordedForm[] = [];
+  function* cases(): Generator<NativeCase> {
     for (const form of recorded) {
       for (const [index, it] of form.cases.entries()) {
         const registers = new BigUint64Array(Word.count);
         establishInput(form, index, registers, scratch);
-        yield { ...it, form: form.form, registers, memory: it.overrides.filter(({ word }) => word >= MEMORY_WORD), recordings: form.recordings };
+        owners.push(form);
+        yield { ...it, form: form.form, registers, memory: it.overrides.filter(({ word }) => word >= MEMORY_WORD) };
       }
     }
   }
-  runBatches(harness, cases(), (recording, it) => void (it as NativeCase & { recordings: Recording[] }).recordings.push(recording));
+  let next = 0;
+  runBatches(harness, cases(), (recording) => void owners[next++].recordings.push(recording));
   return recorded;
 }
 
@@ -175,8 +186,9 @@ export function rerunVectors(harness: string, vectors: Iterable<Vector>): Record
   function* cases(): Generator<NativeCase> {
     for (const { form, code, codeAddress, step, input, memoryOverrides } of vectors) {
       const view = new DataView(input.memory.buffer, input.memory.byteOffset);
-      const memory = memoryOverrides.map((offset) => ({ word: MEMORY_WORD + offset / 8, value: view.getBigUint64(offset, true) }));
-      yield { form, code, codeOffset: codeAddress - CODE.address, step, registers: input.registers.slice(), memory };
+      const word = (offset: number): WordValue => ({ word: MEMORY_WORD + offset / 8, value: view.getBigUint64(offset, true) });
+      const registers = input.registers.slice();
+      yield { form, code, codeOffset: codeAddress - CODE.address, step, registers, memory: memoryOverrides.map(word) };
     }
   }
   const recordings: Recording[] = [];
