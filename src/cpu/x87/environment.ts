@@ -11,6 +11,7 @@ export type EnvironmentFormat = 'protected32' | 'protected16' | 'real32' | 'real
 
 /** Bytes of FSTENV's image; FSAVE's has the eight registers after it. */
 export const ENVIRONMENT_BYTES = { protected32: 28, protected16: 14, real32: 28, real16: 14 } as const;
+export const STATE_BYTES = { protected32: 108, protected16: 94, real32: 108, real16: 94 } as const;
 const REGISTER_BYTES = 10;
 
 /** Two bits for each physical register, by content. */

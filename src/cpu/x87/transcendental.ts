@@ -120,10 +120,19 @@ export function exponential(unit: Float80, low: number, high: number, signExpone
     if (x.significand !== 1n << 63n || x.exponent !== -63) return unit.set(low, high, signExponent);
     return unit.set(0, INTEGER_BIT, sign === 0 ? BIAS : SIGN | (BIAS - 1));
   }
-  const fraction = 144 - size;
+  const fraction = WORKING - size;
   const t = shift(x.significand * LN2, x.exponent - FRACTION + fraction);
   const result = exponentialMinusOne(sign === 0 ? t : -t, BigInt(fraction));
   finish(unit, sign, absolute(result), -fraction);
+}
+
+/** Bits that a series is worked to, counted from its argument's highest. */
+const WORKING = 116;
+
+/** `arcSeries` of a ratio with FRACTION bits, worked to fewer where that loses nothing that is kept. */
+function shortArcSeries(ratio: bigint, sign: bigint): bigint {
+  const fraction = Math.min(FRACTION, FRACTION + WORKING - bitLength(absolute(ratio)));
+  return shift(arcSeries(shift(ratio, fraction - FRACTION), BigInt(fraction), sign), FRACTION - fraction);
 }
 
 /** Logarithm to base 2 of a positive number as fixed point with FRACTION bits; exact for powers of two. */
@@ -137,7 +146,7 @@ function logarithm(x: Real): bigint {
   }
   const power = BigInt(bits - 1 + x.exponent);
   const ratio = ((scaled - ONE) << BigInt(FRACTION)) / (scaled + ONE);
-  return (power << BigInt(FRACTION)) + ((2n * arcSeries(ratio, BigInt(FRACTION), 1n) * LOG2_E) >> BigInt(FRACTION));
+  return (power << BigInt(FRACTION)) + ((2n * shortArcSeries(ratio, 1n) * LOG2_E) >> BigInt(FRACTION));
 }
 
 /** FYL2X: y * log2(x). */
@@ -200,17 +209,17 @@ export function timesLogarithmPlusOne(
   }
   const scaled = signX === 0 ? shift(x.significand, x.exponent + FRACTION) : -shift(x.significand, x.exponent + FRACTION);
   const ratio = (scaled << BigInt(FRACTION)) / (2n * ONE + scaled);
-  const result = ((2n * arcSeries(ratio, BigInt(FRACTION), 1n) * LOG2_E) >> BigInt(FRACTION)) * y.significand;
+  const result = ((2n * shortArcSeries(ratio, 1n) * LOG2_E) >> BigInt(FRACTION)) * y.significand;
   finish(unit, sign, absolute(result), y.exponent - FRACTION);
 }
 
 /** Arctangent of a ratio between 0 and 1, with FRACTION bits: one division brings it below 1/16 of a tabled one. */
 function arctangent(ratio: bigint): bigint {
   const step = Number((ratio * 8n + (ONE >> 1n)) >> BigInt(FRACTION));
-  if (step === 0) return arcSeries(ratio, BigInt(FRACTION), -1n);
+  if (step === 0) return shortArcSeries(ratio, -1n);
   const base = (ONE * BigInt(step)) >> 3n;
   const rest = ((ratio - base) << BigInt(FRACTION)) / (ONE + ((ratio * base) >> BigInt(FRACTION)));
-  return arctangentOfEighths(step) + arcSeries(rest, BigInt(FRACTION), -1n);
+  return arctangentOfEighths(step) + shortArcSeries(rest, -1n);
 }
 
 const eighths: bigint[] = [];
@@ -300,7 +309,7 @@ function reduce(low: number, high: number, signExponent: number): Circular {
     quadrant = -quadrant & 3;
     negative = !negative;
   }
-  const fraction = Math.min(FRACTION, FRACTION - bitLength(angle) + 160);
+  const fraction = Math.min(FRACTION, FRACTION - bitLength(angle) + WORKING);
   const [sine, cosine] = sineAndCosine(shift(angle, fraction - FRACTION), BigInt(fraction));
   return { sine, cosine, fraction, quadrant, negative };
 }

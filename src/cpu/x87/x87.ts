@@ -5,7 +5,7 @@
  */
 
 import { FLAG_CARRY, FLAG_OVERFLOW, FLAG_SIGN, FLAG_ZERO } from '../state.ts';
-import { type EnvironmentFormat, loadEnvironment, loadState, storeEnvironment, storeState } from './environment.ts';
+import { ENVIRONMENT_BYTES, type EnvironmentFormat, loadEnvironment, loadState, STATE_BYTES, storeEnvironment, storeState } from './environment.ts';
 import {
   ALL_EXCEPTIONS,
   BIAS,
@@ -672,7 +672,7 @@ const OPERATIONS = {
   fabs: signed((signExponent) => signExponent & ~SIGN),
   fsqrt: unary((f, low, high, signExponent) => f.squareRoot(low, high, signExponent)),
   frndint: unary((f, low, high, signExponent) => f.roundToInteger(low, high, signExponent)),
-  fscale: binary((f, ...operands) => f.scale(...operands), false),
+  fscale: binary((f, aLow, aHigh, aSe, bLow, bHigh, bSe) => f.scale(aLow, aHigh, aSe, bLow, bHigh, bSe), false),
   fxtract: extract,
   fprem: partialRemainder(false),
   fprem1: partialRemainder(true),
@@ -750,8 +750,45 @@ export const X87_OPERATIONS = Object.fromEntries(NAMES.map((name, index) => [nam
 
 export const ST_SHIFT = 8;
 
-/** FN- instructions: they run although an exception is pending. */
-const WAITS = NAMES.map((name) => !name.startsWith('fn') || name === 'fnop');
+/** What a decoder has to know of an operation. */
+export interface X87Traits {
+  /** ST(i) counts. */
+  indexed: boolean;
+  /** Size of the memory operand, 0 without one; FNSTSW has its operand in AX or in memory. */
+  operandBytes: number;
+  /** The memory operand is written, not read. */
+  stores: boolean;
+  /** An exception that is pending is taken first. FN- instructions run all the same. */
+  waits: boolean;
+  /** A control instruction: FIP, FCS, FDP, FDS and FOP do not come to name it. */
+  control: boolean;
+}
+
+function operandBytes(name: X87OperationName): number {
+  const sized = /_m(\d+)$/.exec(name);
+  if (sized) return Number(sized[1]) / 8;
+  const image = /^f(?:ldenv|nstenv|(rstor|nsave))_(\w+)$/.exec(name);
+  if (image) {
+    const format = image[2] as EnvironmentFormat;
+    return image[1] === undefined ? ENVIRONMENT_BYTES[format] : STATE_BYTES[format];
+  }
+  return name === 'fldcw' || name === 'fnstcw' || name === 'fnstsw' ? 2 : 0;
+}
+
+function traitsOf(name: X87OperationName): X87Traits {
+  return {
+    indexed: name.includes('sti'),
+    operandBytes: operandBytes(name),
+    stores: /^f(i|b)?stt?p?_m|^fist|^fn(st|save)/.test(name),
+    waits: !name.startsWith('fn') || name === 'fnop',
+    control: /^(fn(?!op)|fldcw|fldenv|frstor|fwait|emms)/.test(name),
+  };
+}
+
+/** By the numbers of `X87_OPERATIONS`. */
+export const X87_TRAITS: readonly X87Traits[] = NAMES.map(traitsOf);
+
+const WAITS = X87_TRAITS.map((traits) => traits.waits);
 
 /** `execute`: done. */
 export const X87_OK = 0;

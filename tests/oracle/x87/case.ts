@@ -16,7 +16,7 @@ const CONTROL_AT = 0;
 const STATUS_AT = 4;
 const TAGS_AT = 8;
 /** FIP, FCS, FOP, FDP and FDS. */
-const POINTERS_AT = 12;
+export const POINTERS_AT = 12;
 
 export const MEMORY_BYTES = 512;
 

@@ -4,7 +4,8 @@
  */
 
 import { X87_OPERATIONS, type X87OperationName } from '../../../src/cpu/x87/x87.ts';
-import { type Case, FX_NAMES, IMAGE_BYTES, MEMORY_BYTES, type OperationName, REGISTER_BYTES, REGISTERS_AT, STATUS_FLAGS } from './case.ts';
+import { type Case, FX_NAMES, IMAGE_BYTES, MEMORY_BYTES, type OperationName, POINTERS_AT, REGISTER_BYTES, REGISTERS_AT, STATUS_FLAGS } from './case.ts';
+import { CONTROL } from './undefined.ts';
 
 /** xorshift32. */
 export class Random {
@@ -213,6 +214,8 @@ function putBig(bytes: Uint8Array, at: number, value: bigint, size: number): voi
   for (let n = 0; n < size; n++) bytes[at + n] = Number((value >> BigInt(8 * n)) & 0xffn);
 }
 
+/** Operations that read or write RFLAGS. */
+const FLAGS = /^f(cmov|u?comi)/;
 const PUSHES = /^(fld(?!cw|env)|fild|fbld|fsincos|fptan|fxtract)/;
 const TRANSCENDENTALS = /^(f2xm1|fyl2x|fyl2xp1|fpatan|fsin|fcos|fsincos|fptan)$/;
 
@@ -221,7 +224,7 @@ function image(random: Random, operation: string, i: number): Uint8Array {
   const bytes = new Uint8Array(IMAGE_BYTES);
   const view = new DataView(bytes.buffer);
   const fcw = control(random);
-  for (let n = 12; n < 28; n++) bytes[n] = random.bits();
+  if (CONTROL.test(operation)) for (let n = POINTERS_AT; n < REGISTERS_AT; n++) bytes[n] = random.bits();
   const top = random.below(8);
   view.setUint32(0, 0xffff_0000 | fcw, true);
   view.setUint32(4, 0xffff_0000 | (top << 11) | status(random, fcw, true), true);
@@ -277,7 +280,7 @@ export function generateCase(random: Random, operation: OperationName): Case {
   return {
     operation,
     i,
-    rflags: random.bits() & STATUS_FLAGS,
+    rflags: FLAGS.test(operation) ? random.bits() & STATUS_FLAGS : 0,
     image: image(random, operation, i),
     memory: memoryOperand(random, operation),
   };

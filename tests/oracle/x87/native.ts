@@ -3,7 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Case, IMAGE_BYTES, MEMORY_BYTES, type Outcome } from './case.ts';
+import { type Case, IMAGE_BYTES, MEMORY_BYTES, type Outcome, STATUS_FLAGS } from './case.ts';
 
 /** The image is padded to this in records. */
 const IMAGE_ROOM = 120;
@@ -53,7 +53,7 @@ export class NativeX87 {
         const fields = new DataView(record.buffer);
         outcomes.push({
           pending: fields.getUint32(0, true) !== 0,
-          rflags: fields.getUint32(4, true),
+          rflags: fields.getUint32(4, true) & STATUS_FLAGS,
           image: record.slice(8, 8 + IMAGE_BYTES),
           memory: record.slice(8 + IMAGE_ROOM),
         });

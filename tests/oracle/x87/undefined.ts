@@ -21,7 +21,7 @@ const NOTHING: Undefined = { pointers: false, status: 0, ulps: 0, memory: () => 
 export const TRANSCENDENTAL = new Set(['f2xm1', 'fyl2x', 'fyl2xp1', 'fpatan', 'fsin', 'fcos', 'fsincos', 'fptan']);
 
 /** Control instructions leave FIP, FCS, FOP, FDP and FDS alone or load them; the others' are the decoder's to set. */
-const CONTROL = /^(fn(?!op)|fldcw|fldenv|frstor|fx(save|rstor))/;
+export const CONTROL = /^(fn(?!op)|fldcw|fldenv|frstor|fx(save|rstor))/;
 
 const C1 = 1 << 9;
 
