@@ -163,8 +163,9 @@ export class BlockCache {
   }
 
   private valid(d: Decoded): boolean {
-    // Segment registers 6 and 7 do not exist.
-    return !d.form.encoding.operands.some((o) => o.code === 'S' && (d.reg & 7) > 5);
+    // Segment registers 6 and 7 do not exist, and CS (1) is not loaded by MOV.
+    const segment = d.form.encoding.operands.findIndex((o) => o.code === 'S');
+    return segment < 0 || ((d.reg & 7) < 6 && !((d.reg & 7) === 1 && d.form.instruction.access?.[segment] === 'w'));
   }
 
   /** Writes the operations of one instruction at `op`; returns where the next go. */
@@ -175,7 +176,8 @@ export class BlockCache {
     const memory = encoding.hasModrm && d.mod !== 3;
     const absolute = encoding.operands.some((o) => o.code === 'O');
     const long = codeBits === 64;
-    const noSegment = memory && encoding.operands[rmPosition]?.code === 'M' && encoding.operands[rmPosition].size === '' && instruction.mnemonic === 'LEA';
+    const displaced = memory && instruction.displaced === true && long;
+    const noSegment = displaced || (memory && encoding.operands[rmPosition]?.code === 'M' && encoding.operands[rmPosition].size === '' && instruction.mnemonic === 'LEA');
     const segmentSlot = !long ? state.SEGMENT + d.segment * state.SEGMENT_SIZE : d.segment >= 4 ? state.SEGMENT + d.segment * state.SEGMENT_SIZE : state.ZERO;
     let rm: RmKind = 'register';
     let addressed = false;
@@ -217,7 +219,7 @@ export class BlockCache {
     if (addressed) {
       this.set(op, L.OP_BASE, state.EFFECTIVE_ADDRESS);
       this.set(op, L.OP_INDEX, state.ZERO);
-      this.set(op, L.OP_SEGMENT, state.ZERO);
+      this.set(op, L.OP_SEGMENT, displaced ? segmentSlot : state.ZERO);
     } else {
       this.set(op, L.OP_BASE, base);
       this.set(op, L.OP_INDEX, index);
@@ -231,6 +233,10 @@ export class BlockCache {
       extra |= ((encoding.opcode & 7) << 8) | (d.mod << 6) | ((d.reg & 7) << 3) | (encoding.modrmCount === 8 ? d.opcodeRegister : d.rm & 7);
     }
     this.set16(op, L.OP_EXTRA, extra);
+    if (displaced) {
+      this.set(op, L.OP_IMMEDIATE, -1);
+      this.set(op, L.OP_IMMEDIATE + 4, d.addressBits === 64 ? -1 : 0);
+    }
     let immediates = 0;
     encoding.operands.forEach(({ code, size }, i) => {
       const field = L.OP_REGISTER + 4 * i;
@@ -252,7 +258,7 @@ export class BlockCache {
           const target = nextIp + d.immediate;
           this.set(op, L.OP_IMMEDIATE, target);
           this.set(op, L.OP_IMMEDIATE + 4, target >> 31);
-          this.set(op, L.OP_LINK, target >= 0 && target < PAGE && (long || d.operandBits === 32) ? L.LINK_UNKNOWN : L.LINK_OTHER_PAGE);
+          this.set(op, L.OP_LINK, target >= 0 && target < PAGE && d.operandBits !== 16 ? L.LINK_UNKNOWN : L.LINK_OTHER_PAGE);
           return;
         }
         case 'G': case 'V': case 'P':

@@ -342,8 +342,10 @@ export class Engine implements Mmu {
   contextChanged(base: number): void {
     const { words } = this;
     const cpl = words[(base + state.CPL) >> 2];
-    const ac = (words[(base + state.RFLAGS) >> 2] >> 18) & (words[(base + state.CR4) >> 2] >> 21) & 1;
-    words[(base + state.TLB_BASE) >> 2] = words[(base + state.TLB_SLOT) >> 2] + (cpl === 3 ? 0 : 1 + ac) * L.CONTEXT_SIZE;
+    const ac = (words[(base + state.RFLAGS) >> 2] >> 18) & 1;
+    const user = ac & (words[(base + state.CR0) >> 2] >> 18) ? L.CHECKED_CONTEXT : 0;
+    const supervisor = 1 + (ac & (words[(base + state.CR4) >> 2] >> 21));
+    words[(base + state.TLB_BASE) >> 2] = words[(base + state.TLB_SLOT) >> 2] + (cpl === 3 ? user : supervisor) * L.CONTEXT_SIZE;
   }
 
   codeSegmentChanged(base: number): void {

@@ -39,7 +39,13 @@ export function floatingPointHelpers(engine: Engine): Helpers {
   };
   /** Raises what writing would raise, before anything changes. */
   const checkWritable = (vcpu: Vcpu, address: bigint, bytes: number): void => {
-    for (const end of [address, address + BigInt(bytes - 1)]) vcpu.mmu.translate(vcpu.base, BigInt.asIntN(64, end), access(vcpu) | Access.write);
+    check(vcpu, address, bytes, Access.write);
+  };
+  /** Processors look at the last byte of an image first, once the address is canonical. */
+  const check = (vcpu: Vcpu, address: bigint, bytes: number, kind: number): void => {
+    const last = address + BigInt(bytes - 1);
+    const canonical = BigInt.asUintN(64, BigInt.asIntN(48, address)) === address;
+    for (const end of canonical ? [last, address] : [address]) vcpu.mmu.translate(vcpu.base, BigInt.asIntN(64, end), access(vcpu) | kind);
   };
   const aligned = (vcpu: Vcpu, alignment: bigint): bigint => {
     const address = vcpu.argument(0);
@@ -91,7 +97,9 @@ export function floatingPointHelpers(engine: Engine): Helpers {
     fxrstor: (base: number, wide: number): void => {
       const vcpu = at(base);
       requireFpu(vcpu);
-      read(vcpu, aligned(vcpu, 16n), FXSAVE_BYTES);
+      const address = aligned(vcpu, 16n);
+      check(vcpu, address, FXSAVE_BYTES, Access.read);
+      read(vcpu, address, FXSAVE_BYTES);
       if (!fx.fxrstor(base, scratch, wide !== 0, xmmCount(vcpu))) generalProtection();
     },
     xsave: (base: number, wide: number): void => {

@@ -43,6 +43,7 @@ export function createHelpers(engine: Engine, environment: Environment): Helpers
 
   const helpers = {
     // --- Ports, halting, time
+    check_port: (base: number, port: number, bytes: number): void => checkPort(at(base), port, bytes),
     pio_in: (base: number, port: number, bytes: number): number => {
       const vcpu = at(base);
       checkPort(vcpu, port, bytes);

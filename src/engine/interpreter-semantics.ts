@@ -199,8 +199,12 @@ class MemoryOperand implements Operand {
 
   linear(displacement?: Expression): Expression {
     const { x } = this;
-    // Where the address size cuts, an address operation did so before; the sum here is not cut again.
-    if (displacement) return x.f.let(this.linear().add(displacement));
+    if (displacement) {
+      // In 64-bit code the decoder leaves cutting and the segment to what comes after the sum (`displaced`).
+      if (!x.longMode) return x.f.let(this.linear().add(displacement).zeroExtend(32));
+      const offset = this.address().add(displacement).and(x.op.load('i64.load', L.OP_IMMEDIATE));
+      return x.f.let(offset.add(x.vcpu.add(x.op.load('i32.load', L.OP_SEGMENT)).load('i64.load')));
+    }
     if (this.cached) return this.cached;
     const offset = this.address();
     this.cached = this.kindOfAddress === 'general' ? x.f.let(offset.add(x.vcpu.add(x.op.load('i32.load', L.OP_SEGMENT)).load('i64.load'))) : offset;
@@ -263,6 +267,7 @@ export class InterpreterSemantics implements Semantics {
   readonly repeat: 'none' | 'rep' | 'repne';
   /** Whether the semantics asked for the address size: if not, one handler does for all. */
   usesAddressBits = false;
+  private entersMmx = false;
   private readonly variant: Variant;
   private readonly unaligned: boolean;
   private readonly targets: HandlerTargets;
@@ -582,7 +587,8 @@ export class InterpreterSemantics implements Semantics {
   }
 
   target(_operand: Operand): Expression {
-    return this.f.let(this.wrapIp(this.vcpu.load('i64.load', state.CODE_BASE).add(this.op.load('i64.load', L.OP_IMMEDIATE))));
+    const target = this.vcpu.load('i64.load', state.CODE_BASE).add(this.op.load('i64.load', L.OP_IMMEDIATE));
+    return this.f.let(this.operandBits === 16 ? target.zeroExtend(16) : this.wrapIp(target));
   }
 
   /** Cuts an instruction pointer to what the mode holds. */
@@ -655,14 +661,20 @@ export class InterpreterSemantics implements Semantics {
 
   /** Runs the operation behind this one. */
   next(): void {
+    if (this.entersMmx) {
+      // Behind everything that may fault.
+      this.setState32(state.FSW, this.state32(state.FSW).and(~0x3800));
+      this.setState32(state.FTW, i32(0xff));
+    }
     this.f.returnCallIndirect(this.targets.handlerType, HANDLER, this.op.load('i32.load', L.OP_SIZE + L.OP_HANDLER), this.vcpu, this.op.add(L.OP_SIZE));
   }
 
   updateTranslation(): void {
     const { f } = this;
-    const smap = this.vcpu.load('i32.load', state.CR4).shrU(21);
-    const ac = this.vcpu.load('i32.load', state.RFLAGS).shrU(18).and(smap).and(1);
-    const kind = select(this.vcpu.load('i32.load', state.CPL).eq(3), i32(0), ac.add(1));
+    const ac = f.let(this.vcpu.load('i32.load', state.RFLAGS).shrU(18).and(1));
+    const user = this.vcpu.load('i32.load', state.CR0).shrU(18).and(ac).mul(L.CHECKED_CONTEXT);
+    const supervisor = this.vcpu.load('i32.load', state.CR4).shrU(21).and(ac).add(1);
+    const kind = select(this.vcpu.load('i32.load', state.CPL).eq(3), user, supervisor);
     f.store('i32.store', this.vcpu, this.vcpu.load('i32.load', state.TLB_SLOT).add(kind.mul(L.CONTEXT_SIZE)), state.TLB_BASE);
   }
 
@@ -711,16 +723,18 @@ export class InterpreterSemantics implements Semantics {
     });
   }
 
-  enterMmx(): void {
+  requireMmx(): void {
     const cr0 = this.vcpu.load('i32.load', state.CR0);
     this.f.if(cr0.and(0xc), () => {
       this.f.if(cr0.and(4), () => this.raise(EXCEPTION_UD));
       this.raise(EXCEPTION_NM);
     });
-    const fsw = this.state32(state.FSW);
-    this.f.if(fsw.and(0x80), () => this.raise(EXCEPTION_MF));
-    this.setState32(state.FSW, fsw.and(~0x3800));
-    this.setState32(state.FTW, i32(0xff));
+    this.f.if(this.vcpu.load('i32.load', state.FSW).and(0x80), () => this.raise(EXCEPTION_MF));
+  }
+
+  enterMmx(): void {
+    this.requireMmx();
+    this.entersMmx = true;
   }
 
   requireAligned(address: Expression, bytes: number): void {

@@ -42,7 +42,8 @@ export const LINK_OTHER_PAGE = 1;
 
 /**
  * A translation context: a TLB and a jump cache for one address space slot and one kind of access. Kind 0 is user mode, 1
- * supervisor, 2 supervisor that may touch user pages under SMAP (RFLAGS.AC).
+ * supervisor, 2 supervisor that may touch user pages under SMAP (RFLAGS.AC), 3 user mode with alignment checks: its TLB stays
+ * empty, so that every access takes the slow path, which checks.
  */
 export const TLB_ENTRIES = 512;
 /** Tag for reads (i64), tag for writes (i64), addend that makes a guest-virtual address a linear one (i32), padding. */
@@ -58,7 +59,8 @@ export const JUMP_CACHE = TLB_BYTES;
 export const JUMP_ENTRIES = 2048;
 export const JUMP_ENTRY_SIZE = 16;
 export const CONTEXT_SIZE = JUMP_CACHE + JUMP_ENTRIES * JUMP_ENTRY_SIZE;
-export const CONTEXT_KINDS = 3;
+export const CONTEXT_KINDS = 4;
+export const CHECKED_CONTEXT = 3;
 /** Address spaces (CR3 with PCID) whose translations are kept side by side. */
 export const CONTEXT_SLOTS = 6;
 

@@ -25,6 +25,7 @@ const CR4_SMAP = 1 << 21;
 const EFER_NXE = 1 << 11;
 const RFLAGS_AC = 1 << 18;
 const FAULT_RESERVED = 8;
+const ALIGNMENT_CHECK = 17;
 
 export interface MemoryImports {
   /** (vcpu, errorCode): raises #PF; the address is in CR2's shadow slot, ARGUMENT 3. Never returns. */
@@ -38,6 +39,8 @@ export interface MemoryImports {
   codeWritten: FunctionReference;
   /** (vcpu): finds the block at RIP: its first operation, or 0 where the run loop must look first. May raise. */
   resolve: FunctionReference;
+  /** (vcpu, vector, errorCode): raises an exception. Never returns. */
+  raise: FunctionReference;
   /** Table index of the handler that blocks of changed code are left with. */
   staleHandler: number;
 }
@@ -69,6 +72,9 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
 
   /** Linear address of the word of code lines of the page that holds `linear`. */
   const codeLinesAt = (linear: Expression): Expression => linear.sub(memory.ramBase).shrU(12).shl(3).add(layout.codeLines);
+
+  const checksAlignment = (vcpu: Expression): Expression =>
+    vcpu.load('i32.load', state.TLB_BASE).eq(vcpu.load('i32.load', state.TLB_SLOT).add(L.CHECKED_CONTEXT * L.CONTEXT_SIZE));
 
   /**
    * (vcpu, address, access) -> linear address, MMIO (PHYSICAL says where) or FAULTED (with Access.probe). Fills the TLB for
@@ -169,6 +175,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.set(linear, f.call(ramLinear, f.get(physical)));
     f.if(f.get(linear).eq(MMIO), () => f.return(MMIO));
     f.if(execute.or(access.and(Access.implicit | Access.probe)), () => f.return(f.get(linear)));
+    f.if(checksAlignment(vcpu), () => f.return(f.get(linear)));
     // The entry lets writes through only where the next one has nothing to do: page dirty, no code in it.
     const slot = f.let(
       vcpu.load('i32.load', state.TLB_BASE).add(address.shrU(12).wrap().and(L.TLB_ENTRIES - 1).mul(L.TLB_ENTRY_SIZE)),
@@ -179,6 +186,16 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.store('i64.store', slot, select(free, page, i64(L.TLB_INVALID)), L.TLB_WRITE);
     f.store('i32.store', slot, f.get(linear).sub(address.wrap()), L.TLB_ADDEND);
     f.return(f.get(linear));
+  }
+
+  /** (vcpu, address, bytes): #AC for up to 8 bytes that are not aligned, where that is checked. It comes before #PF, behind #GP. */
+  const alignment = module.function('alignment', { parameters: ['i32', 'i64', 'i32'], results: [] });
+  {
+    const f = alignment;
+    const [vcpu, address, bytes] = [f.parameter(0), f.parameter(1), f.parameter(2)];
+    const misaligned = address.wrap().and(bytes.sub(1)).nonZero().and(bytes.leU(8));
+    const canonical = address.shl(16).shrS(16).eq(address);
+    f.if(checksAlignment(vcpu).and(misaligned).and(canonical), () => void f.call(imports.raise, vcpu, i32(ALIGNMENT_CHECK), i32(0)));
   }
 
   const userBit = (vcpu: Expression): Expression => vcpu.load('i32.load', state.CPL).eq(3).shl(1);
@@ -216,6 +233,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     const [vcpu, op, address, bytes, modify] = [0, 1, 2, 3, 4].map((i) => f.parameter(i));
     f.store('i32.store', vcpu, op, state.CURRENT_OP);
     const access = f.let(modify.or(userBit(vcpu)));
+    f.call(alignment, vcpu, address, bytes);
     const inPage = f.let(i32(4096).sub(address.wrap().and(0xfff)));
     const bounce = f.let(vcpu.add(state.BOUNCE));
     f.if(
@@ -246,6 +264,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     const [vcpu, op, address, bytes] = [0, 1, 2, 3].map((i) => f.parameter(i));
     f.store('i32.store', vcpu, op, state.CURRENT_OP);
     const access = f.let(userBit(vcpu).or(Access.write));
+    f.call(alignment, vcpu, address, bytes);
     const inPage = f.let(i32(4096).sub(address.wrap().and(0xfff)));
     const bounce = f.let(vcpu.add(state.BOUNCE));
     const put = (linear: Expression, from: Expression, count: Expression): void => {
@@ -277,6 +296,8 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     const f = bulk;
     const [vcpu, op, address, write] = [0, 1, 2, 3].map((i) => f.parameter(i));
     f.store('i32.store', vcpu, op, state.CURRENT_OP);
+    // Alignment is checked by elements.
+    f.if(checksAlignment(vcpu), () => f.return(MMIO));
     f.return(f.call(fill, vcpu, address, userBit(vcpu).or(write)));
   }
 

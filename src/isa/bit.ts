@@ -4,7 +4,7 @@
  */
 
 import { type Expression, i64 } from '../wasm/expression.ts';
-import { instruction } from './instruction.ts';
+import { instruction, type SemanticsFunction } from './instruction.ts';
 import type { Bits, Operand, Semantics } from './semantics.ts';
 
 type Change = (value: Expression, bit: Expression) => Expression;
@@ -39,9 +39,10 @@ const bitTests: [mnemonic: string, row: number, change: Change | null][] = [
   ['BTC', 7, (value, bit) => value.op('xor', bit)],
 ];
 for (const [mnemonic, row, change] of bitTests) {
-  const encodings = [`0F ${(0x83 + row * 8).toString(16).toUpperCase()} Ev Gv`, `0F BA/${row} Ev Ib`];
   const attributes = change ? { access: 'mr', lock: true } : {};
-  instruction(mnemonic, encodings, attributes, (x, base, offset) => testBit(x, base, offset, change));
+  const semantics: SemanticsFunction = (x, base, offset) => testBit(x, base, offset, change);
+  instruction(mnemonic, `0F ${(0x83 + row * 8).toString(16).toUpperCase()} Ev Gv`, { ...attributes, displaced: true }, semantics);
+  instruction(mnemonic, `0F BA/${row} Ev Ib`, attributes, semantics);
 }
 
 // The destination keeps its value, all 64 bits of it, where no bit is set. F3 before them means nothing to processors without BMI1 and LZCNT.

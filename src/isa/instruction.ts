@@ -25,6 +25,8 @@ export interface Attributes {
   addressed?: boolean;
   /** Its memory operand is addressed with RSP already moved up (POP): where the base is RSP, the decoder adds the operand's bytes to the displacement. */
   addressAfterPop?: boolean;
+  /** It adds a displacement of its own to the address of its memory operand, which the address size cuts only then (bit strings). */
+  displaced?: boolean;
   /** CPUID feature it needs; #UD without. */
   feature?: string;
   /** Memory operands of 16 bytes need not be aligned (MOVUPS, LDDQU…). */

@@ -38,6 +38,6 @@ instruction('MOVDQ2Q', 'F2 0F D6 Pq Uq', { access: 'wr' }, (x, destination, sour
 });
 
 instruction('EMMS', 'NP 0F 77', {}, (x) => {
-  x.enterMmx();
+  x.requireMmx();
   x.setState32(FTW, i32(0));
 });

@@ -159,8 +159,10 @@ export interface Semantics {
   requirePrivilege(): void;
   /** #UD or #NM by CR0.EM, CR0.TS, CR4.OSFXSR. */
   requireSse(): void;
-  /** #UD or #NM by CR0.EM and TS, #MF where an x87 exception is pending; then TOP = 0 and all tags valid. */
+  /** #UD or #NM by CR0.EM and TS, #MF where an x87 exception is pending; then, once nothing can fault any more, TOP = 0 and all tags valid. */
   enterMmx(): void;
+  /** The checks of `enterMmx` alone. */
+  requireMmx(): void;
   /** #GP(0) unless the address is 16-byte aligned. */
   requireAligned(address: Expression, bytes: number): void;
 

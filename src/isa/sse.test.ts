@@ -216,6 +216,7 @@ class Machine {
       dataSegmentBase: () => i64(0),
       requireSse: () => undefined,
       enterMmx: () => f.store('i32.store', STATE, 0xff, state.FTW),
+      requireMmx: () => {},
       raiseWithCode: (vector: number) => f.call(raise, vector),
       helper: (_: string, ...operands: Value[]) => f.call(compare, ...operands),
       setArgument: (index: number, value: Expression) => f.store('i64.store', STATE, value, state.ARGUMENT + 8 * index),

@@ -202,6 +202,7 @@ for (const [suffix, bits, offset, size, modifier] of SIZES) {
   const portSize = bits === 32 ? 'z' : size;
   const ports = (base: number, letter: string): string[] => portModifiers.map((m) => `${opcode(base, offset)} ${letter}${portSize}${m}`);
   instruction(`INS${suffix}`, ports(0x6c, 'Y'), { repeat: 'rep', addressed: true, modal: true }, (x) => {
+    x.helper('check_port', x.gpr(2, 16).unsigned().wrap(), i32(bytes));
     repeated(x, () => {
       const to = destinationAddress(x);
       // The destination is checked before the port is read: reading may have effects.
@@ -214,6 +215,7 @@ for (const [suffix, bits, offset, size, modifier] of SIZES) {
   });
 
   instruction(`OUTS${suffix}`, ports(0x6e, 'X'), { repeat: 'rep', addressed: true, modal: true }, (x) => {
+    x.helper('check_port', x.gpr(2, 16).unsigned().wrap(), i32(bytes));
     repeated(x, () => {
       const value = x.load(sourceAddress(x), bits, 'unsigned');
       x.helper('pio_out', x.gpr(2, 16).unsigned().wrap(), i32(bytes), value.wrap());

@@ -3,6 +3,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { FAMILIES } from '../oracle/forms.ts';
+import { EngineTarget } from './engine-target.ts';
 import { type ComparisonPolicy, type ConformanceTarget, EXACT, formatSummary, replay } from './replay.ts';
 import { decodeVectors } from './vector-file.ts';
 
@@ -11,7 +12,10 @@ const files = readdirSync(directory).filter((name) => name.endsWith('.vec')).map
 const load = (file: string): Uint8Array => readFileSync(new URL(`${file}.vec`, directory));
 
 /** Engines that run the vectors, each with what of them it is held to. A family that an engine lacks is left out by name. */
-const targets: { target: () => ConformanceTarget; name: string; policy: ComparisonPolicy; without?: string[] }[] = [];
+const targets: { target: () => ConformanceTarget; name: string; policy: ComparisonPolicy; without?: string[] }[] = [
+  { name: 'the interpreter', target: () => (interpreter ??= new EngineTarget()), policy: { mxcsrFlags: 'ignore' } },
+];
+let interpreter: EngineTarget | undefined;
 
 describe('recorded vectors', () => {
   it('exist for every form that the oracle knows, at least 90,000 of them', () => {

@@ -11,7 +11,7 @@ import { Engine } from '../../src/engine/engine.ts';
 import type { Environment } from '../../src/engine/environment.ts';
 import { layOut } from '../../src/engine/layout.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
-import { MEMORY_SIZE, SELECTORS, WINDOWS, Word } from './machine-state.ts';
+import { MEMORY_SIZE, SELECTORS, windowAt, WINDOWS, Word } from './machine-state.ts';
 import type { ConformanceTarget } from './replay.ts';
 import type { Outcome, Vector as ConformanceVector } from './vector-file.ts';
 
@@ -65,6 +65,8 @@ function enterUserMode(vcpu: Vcpu, topTable: bigint): void {
   [es, cs, ss, ds, fs, gs].forEach((selector, segment) => {
     setSegment(vcpu, segment, selector, { base: 0n, limit: 0xffff_ffff, attributes: selector === cs ? CODE64 : selector === ss ? DATA : 0 });
   });
+  // No ports for users.
+  vcpu.set32(state.TR + state.SEGMENT_LIMIT, 0);
   setCpl(vcpu, 3);
   vcpu.mmu.flushAll(vcpu.base);
   vcpu.mmu.contextChanged(vcpu.base);
@@ -85,10 +87,12 @@ export class EngineTarget implements ConformanceTarget {
     enterUserMode(this.vcpu, mapWindows(this.memory));
   }
 
-  run({ input }: ConformanceVector): Outcome {
+  run({ input, step }: ConformanceVector): Outcome {
     this.memory.write(IMAGE, input.memory);
     this.load(input.registers);
-    const fault = this.engine.stepInstruction(this.vcpu);
+    let fault = this.engine.stepInstruction(this.vcpu);
+    // What does not jump was recorded by running into what lies behind: where nothing is, that is the fault.
+    if (!fault && !step && !windowAt(this.vcpu.rip)) fault = this.engine.stepInstruction(this.vcpu);
     this.outcome.fault = fault && {
       vector: fault.vector,
       errorCode: Math.max(0, fault.code),
