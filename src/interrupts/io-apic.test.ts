@@ -215,6 +215,17 @@ describe('IoApic: levels', () => {
     expect(messages).toHaveLength(4);
   });
 
+  it('leaves entries of other vectors in service', () => {
+    const { ioApic, messages, route, entry } = create();
+    for (const pin of [10, 11]) {
+      route(pin, (0x30 + pin) | REDIRECTION_LEVEL);
+      ioApic.setPin(pin, true);
+    }
+    ioApic.endOfInterrupt(0x3a);
+    expect(messages.map(({ vector }) => vector)).toEqual([0x3a, 0x3b, 0x3a]);
+    expect(entry(11) & REDIRECTION_REMOTE_IRR).not.toBe(0);
+  });
+
   it('has an EOI register from version 0x20 on', () => {
     for (const [version, sent] of [
       [0x20, 2],
@@ -318,8 +329,10 @@ describe('IoApic: what PV EOI asks', () => {
   });
 
   it('forgets all vectors at reset', () => {
-    const { ioApic, route } = create();
-    route(10, 0x3a | REDIRECTION_LEVEL);
+    const { ioApic, route, read } = create();
+    route(10, 0x3a | REDIRECTION_LEVEL, 0x0100_0000);
+    ioApic.reset();
+    expect(read(0x25)).toBe(0);
     ioApic.reset();
     expect([ioApic.hasLevelVector(0x3a), ioApic.hasVector(0x3a), ioApic.read(IOREGSEL, 4)]).toEqual([false, false, 0]);
   });

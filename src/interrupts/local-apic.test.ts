@@ -748,6 +748,14 @@ describe('LocalApic: the x2APIC MSRs', () => {
     expect(apic.writeMsr(x2apicMsr(ApicRegister.eoi), 0, 0)).toEqual({ kind: 'eoi', vector: 0x77, broadcast: false });
   });
 
+  it('SELF IPI with an illegal vector is an error of the sender and of the receiver', () => {
+    const apic = x2apic();
+    apic.accept(sent(apic.writeMsr(x2apicMsr(ApicRegister.selfIpi), 9, 0)));
+    apic.writeMsr(x2apicMsr(ApicRegister.esr), 0, 0);
+    expect(low(apic.readMsr(x2apicMsr(ApicRegister.esr)))).toBe(ESR_SEND_ILLEGAL_VECTOR | ESR_RECEIVE_ILLEGAL_VECTOR);
+    expect(apic.hasPendingIrr()).toBe(false);
+  });
+
   it('shows IRR, ISR and TMR in the same words as the page', () => {
     const apic = enabled();
     apic.accept(message(0xa7, { trigger: 'level' }));
@@ -900,7 +908,10 @@ describe('LocalApic: LINT pins and local sources', () => {
     apic.setLint(0, true);
     apic.accept(message(0x61, { trigger: 'level' }));
     expect(apic.acknowledge()).toBe(0x61);
+    let raised = 0;
+    apic.onAccept = () => raised++;
     apic.endOfInterrupt();
+    expect(raised).toBe(0);
     expect(apic.readMmio(ApicRegister.lvtLint0) & LVT_REMOTE_IRR).not.toBe(0);
     apic.writeMmio(ApicRegister.lvtLint0, 0x51);
     expect(apic.readMmio(ApicRegister.lvtLint0)).toBe(0x51);

@@ -46,6 +46,12 @@ describe('Pic: requests', () => {
     expect(outputs).toEqual([true, false]);
   });
 
+  it.each([0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15])('IRQ %i raises INTR and gives its vector', (irq) => {
+    pic.line(irq).set(true);
+    expect(outputs).toEqual([true]);
+    expect(pic.acknowledge()).toBe(0x30 + irq);
+  });
+
   it('needs a new edge for a new interrupt', () => {
     pic.setIrq(4, true);
     pic.acknowledge();
@@ -69,6 +75,15 @@ describe('Pic: requests', () => {
     command('slave', EOI);
     command('master', EOI);
     expect(pic.output).toBe(false);
+  });
+
+  it('a high line that becomes level-triggered asks at once', () => {
+    pic.setIrq(5, true);
+    pic.acknowledge();
+    command('master', EOI);
+    expect(pic.output).toBe(false);
+    pic.elcr.write(0, 1, 0x20);
+    expect(pic.output).toBe(true);
   });
 
   it('leaves the timer, keyboard, cascade, RTC and FPU edge-triggered whatever ELCR is told', () => {
@@ -205,6 +220,20 @@ describe('Pic: initialisation', () => {
     expect(pic.output).toBe(true);
   });
 
+  it('leaves special mask mode, a poll and the choice of ISR', () => {
+    pic.setIrq(3, true);
+    command('master', 0x6f); // special mask, poll, ISR
+    initialise(0x01, 0x01);
+    expect(pic.master.read(DATA, 1), 'no poll').toBe(0);
+    pic.setIrq(3, false);
+    pic.setIrq(3, true);
+    pic.acknowledge();
+    expect(pic.master.read(COMMAND, 1), 'IRR').toBe(0);
+    mask('master', 0x08);
+    pic.setIrq(6, true);
+    expect(pic.output, 'what is in service blocks, masked or not').toBe(false);
+  });
+
   it('ignores the low bits of the vector base', () => {
     command('master', 0x11);
     for (const word of [0x4d, 0x04, 0x01]) mask('master', word);
@@ -214,8 +243,10 @@ describe('Pic: initialisation', () => {
 
   it('power-up forgets vectors and ELCR', () => {
     pic.elcr.write(0, 1, 0xf8);
+    mask('slave', 0xff);
     command('master', 0x11);
     pic.reset();
+    expect(pic.slave.read(DATA, 1)).toBe(0);
     mask('master', 0x0e);
     expect(pic.master.read(DATA, 1), 'no ICW is due').toBe(0x0e);
     expect(pic.elcr.read(0, 1)).toBe(0);
