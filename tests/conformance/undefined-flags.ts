@@ -1,6 +1,7 @@
 /**
  * What the manuals leave undefined, in one table: status flags by mnemonic and, for shifts, by count; results that are
- * undefined or approximate. Vectors hold what the recording processor did, the comparison leaves these out.
+ * undefined or approximate; which byte of an operand a page fault names. Vectors hold what the recording processor did,
+ * the comparison leaves these out; flags and results only where no fault kept the instruction from making them.
  * Source: SDM 2 and APM 3, instruction reference; where the two differ, what either calls undefined is undefined here.
  */
 
@@ -12,6 +13,8 @@ export interface Undefined {
   flags: number;
   /** How the other results are compared: exactly, as a reciprocal within 1.5 × 2^-12, or not at all. */
   results: 'exact' | 'approximate' | 'any';
+  /** Which byte of a large operand a page fault names is the processor's choice: only the page is compared. */
+  faultAddress?: 'page';
 }
 
 const { carry: CF, parity: PF, adjust: AF, zero: ZF, sign: SF, overflow: OF } = Flag;
@@ -59,6 +62,8 @@ const doubleShift: Rule = (vector, size) => {
 /** Of 16 bits. */
 const byteSwap: Rule = (_, size) => ({ flags: 0, results: size === 16 ? 'any' : 'exact' });
 
+const largeOperand: Rule = () => ({ flags: 0, results: 'exact', faultAddress: 'page' });
+
 const always = (flags: number): Rule => () => flags;
 const approximate: Rule = () => ({ flags: 0, results: 'approximate' });
 
@@ -71,6 +76,7 @@ export const UNDEFINED: Readonly<Record<string, Rule>> = {
   BT: always(OF | SF | AF | PF), BTS: always(OF | SF | AF | PF), BTR: always(OF | SF | AF | PF), BTC: always(OF | SF | AF | PF),
   // The destination for a source of 0 is not compared as undefined: AMD documents that it stays, Intel's processors do the same.
   BSF: always(CF | OF | SF | AF | PF), BSR: always(CF | OF | SF | AF | PF),
+  FXSAVE: largeOperand, FXRSTOR: largeOperand,
   RCPPS: approximate, RCPSS: approximate, RSQRTPS: approximate, RSQRTSS: approximate,
 };
 

@@ -1,10 +1,12 @@
 /**
  * `npm run oracle`: builds the harness, generates cases, records them on this processor and writes the vector files.
  * `npm run oracle -- --check` records again and compares with the files instead; names of families choose some.
+ * `npm run oracle -- --coverage` records nothing: it says which of the engine's forms have no vectors.
  */
 
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { formatCoverage, measureCoverage } from '../conformance/coverage.ts';
 import { compareOutcome, describeMismatch, type Mismatch } from '../conformance/replay.ts';
 import { decodeVectors, encodeVectors, type RecordedForm } from '../conformance/vector-file.ts';
 import { FAMILIES, type Family } from './forms.ts';
@@ -41,13 +43,22 @@ function check(family: Family, file: Uint8Array, encoded: Uint8Array): number {
   return mismatches.length;
 }
 
+const OPTIONS = ['--check', '--coverage'];
+
 function main(args: string[]): number {
   const checking = args.includes('--check');
   const wanted = args.filter((arg) => !arg.startsWith('-'));
   const unknown = wanted.find((name) => !FAMILIES.some((family) => family.name === name));
-  if (unknown || args.some((arg) => arg.startsWith('-') && arg !== '--check')) {
-    console.error(`usage: npm run oracle -- [--check] [family …]\nfamilies: ${FAMILIES.map(({ name }) => name).join(', ')}`);
+  if (unknown || args.some((arg) => arg.startsWith('-') && !OPTIONS.includes(arg))) {
+    console.error('usage: npm run oracle -- [--check | --coverage] [family …]');
+    console.error(`families: ${FAMILIES.map(({ name }) => name).join(', ')}`);
     return 2;
+  }
+  if (args.includes('--coverage')) {
+    const files = readdirSync(VECTORS).filter((name) => name.endsWith('.vec'));
+    const coverage = measureCoverage(files.map((name) => readFileSync(join(VECTORS, name))));
+    console.log(formatCoverage(coverage));
+    return coverage.missing.length ? 1 : 0;
   }
   const machine = describeMachine();
   if (typeof machine === 'string') {
