@@ -44,6 +44,9 @@ export class Engine implements Mmu {
   /** Instructions the slice was given, and those taken back from it by `requestExit`. */
   private granted = 0;
   private deferred = 0;
+  /** What is left of the slice while a single instruction is run. */
+  private stepReserve = 0;
+  private exitRequested = false;
   /** In `stepInstruction`, and there met with a software interrupt. */
   private stepping = false;
   private interrupted = false;
@@ -112,8 +115,11 @@ export class Engine implements Mmu {
     return before + this.granted - this.deferred - this.words[(vcpu.base + state.BUDGET) >> 2] - unpaid;
   }
 
-  /** Runs a vCPU for about `budget` instructions: to the end of the block that reaches it, or until it halts or is asked to leave. */
-  run(vcpu: Vcpu, budget: number): void {
+  /**
+   * Runs a vCPU for about `budget` instructions: to the end of the block that reaches it, or until it halts or is asked to leave.
+   * True where it was the budget that ended it.
+   */
+  run(vcpu: Vcpu, budget: number): boolean {
     const { base } = vcpu;
     const { exports } = this.interpreter;
     const budgetWord = (base + state.BUDGET) >> 2;
@@ -121,6 +127,7 @@ export class Engine implements Mmu {
     this.running = vcpu.index;
     this.granted = budget;
     this.deferred = 0;
+    this.exitRequested = false;
     words[budgetWord] = budget;
     words[(base + state.CURRENT_OP) >> 2] = 0;
     try {
@@ -144,6 +151,7 @@ export class Engine implements Mmu {
       this.retiredBefore[vcpu.index] += this.granted - this.deferred - words[budgetWord];
       this.running = -1;
     }
+    return !this.exitRequested;
   }
 
   /**
@@ -189,17 +197,16 @@ export class Engine implements Mmu {
     const op = this.cache.single(linear, this.codeBits(vcpu), () => this.nextPage(vcpu, page));
     const ip = BigInt((linear - this.memory.ramBase) % PAGE);
     vcpu.set64(state.CODE_BASE, vcpu.rip - ip);
-    const left = words[budgetWord];
+    // The rest of the slice is put aside; what is taken from it meanwhile stays away.
+    this.stepReserve = Math.max(0, words[budgetWord] - 1);
+    this.deferred += words[budgetWord] - 1;
     words[budgetWord] = 1;
-    this.deferred += left - 1;
     try {
       this.interpreter.exports.enter(vcpu.base, op);
     } finally {
-      // What a request took away in between stays away.
-      if (words[budgetWord] <= 0) {
-        words[budgetWord] += left - 1;
-        this.deferred -= left - 1;
-      }
+      words[budgetWord] += this.stepReserve;
+      this.deferred -= this.stepReserve;
+      this.stepReserve = 0;
     }
   }
 
@@ -397,13 +404,22 @@ export class Engine implements Mmu {
   }
 
   requestExit(base: number): void {
-    const vcpu = this.vcpuAt(base);
-    if (vcpu.index !== this.running) return;
+    if (this.vcpuAt(base).index !== this.running) return;
+    this.exitRequested = true;
+    this.shorten(base, Number.POSITIVE_INFINITY);
+  }
+
+  /** Takes up to `instructions` from what the slice may still run: its time went by otherwise. */
+  shorten(base: number, instructions: number): void {
+    if (this.vcpuAt(base).index !== this.running) return;
+    const fromStep = Math.min(this.stepReserve, instructions);
+    this.stepReserve -= fromStep;
     const word = (base + state.BUDGET) >> 2;
     const left = this.words[word];
     if (left <= 0) return;
-    this.deferred += left;
-    this.words[word] = 0;
+    const taken = Math.min(left, instructions - fromStep);
+    this.deferred += taken;
+    this.words[word] = left - taken;
   }
 
   written(linear: number, bytes: number): void {

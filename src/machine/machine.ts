@@ -240,7 +240,7 @@ export class Machine {
 
   private charge(index: number, cycles: number): void {
     this.otherCycles[index] += cycles;
-    if (index === this.current && this.cyclesOf(index) >= this.sliceEnd) this.engine.requestExit(this.engine.vcpus[index].base);
+    if (index === this.current) this.engine.shorten(this.engine.vcpus[index].base, Math.ceil(cycles));
   }
 
   /** A sleeping vCPU goes on: its clock catches up with the present. */
@@ -264,13 +264,14 @@ export class Machine {
     const stopInstructions = this.instructions + (budget.instructions ?? NEVER);
     try {
       while (!this.ended) {
-        const time = this.frontier();
+        const time = this.interrupted >= 0 ? this.cyclesOf(this.interrupted) * NANOSECONDS_PER_CYCLE : this.frontier();
         if (time >= stopTime || (budget.instructions !== undefined && this.instructions >= stopInstructions)) {
           this.serial.flush();
           return { kind: 'budget' };
         }
         const deadline = this.queue.deadline;
-        const next = this.lagging();
+        // A slice that the budget cut short goes on first: budgets must not change what happens.
+        const next = this.interrupted >= 0 ? this.interrupted : this.lagging();
         if (next < 0) {
           if (deadline === NEVER && !this.realtime) {
             this.end('hung', 'every vCPU is halted and nothing can wake one');
@@ -281,7 +282,7 @@ export class Machine {
             return { kind: 'idle', untilNanoseconds: deadline };
           }
           this.fireAt(deadline);
-        } else if (deadline <= this.cyclesOf(next) * NANOSECONDS_PER_CYCLE) this.fireAt(deadline);
+        } else if (this.interrupted < 0 && deadline <= this.cyclesOf(next) * NANOSECONDS_PER_CYCLE) this.fireAt(deadline);
         else this.slice(next, deadline, stopTime, budget.instructions === undefined ? MAX_SLICE : stopInstructions - this.instructions);
       }
     } catch (error) {
@@ -295,18 +296,26 @@ export class Machine {
   /** With `realtime`: guest time up to which sleeping may be skipped; the caller moves it along with the host's clock. */
   allowedUntil = 0;
 
+  /** vCPU whose slice the caller's budget cut short, or -1; it goes on until `sliceEnd`. */
+  private interrupted = -1;
+
   private slice(index: number, deadline: number, stopTime: number, instructions: number): void {
     const vcpu = this.engine.vcpus[index];
     const start = this.cyclesOf(index);
-    let end = Math.min(deadline, stopTime) / NANOSECONDS_PER_CYCLE;
-    for (const other of this.engine.vcpus) {
-      if (other.index !== index && other.activity === Activity.running) end = Math.min(end, this.cyclesOf(other.index) + QUANTUM_CYCLES);
+    if (this.interrupted < 0) {
+      let end = Math.min(deadline / NANOSECONDS_PER_CYCLE, start + MAX_SLICE);
+      for (const other of this.engine.vcpus) {
+        if (other.index !== index && other.activity === Activity.running) end = Math.min(end, this.cyclesOf(other.index) + QUANTUM_CYCLES);
+      }
+      this.sliceEnd = end;
     }
+    const whole = Math.max(1, Math.ceil(this.sliceEnd - start));
+    const allowed = Math.max(1, Math.min(Math.ceil(stopTime / NANOSECONDS_PER_CYCLE - start), instructions));
     this.current = index;
     this.tracer.vcpu = index;
-    this.sliceEnd = end;
     try {
-      this.engine.run(vcpu, Math.max(1, Math.min(Math.ceil(end - start), instructions, MAX_SLICE)));
+      const finished = this.engine.run(vcpu, Math.min(whole, allowed));
+      this.interrupted = finished && this.cyclesOf(index) < this.sliceEnd && vcpu.activity === Activity.running ? index : -1;
     } finally {
       this.idleNow = this.nowNanoseconds;
       this.current = -1;
@@ -365,9 +374,8 @@ export class Machine {
 
   // --- What can be seen ---------------------------------------------------------------------------
 
-  /** All counters up to now. */
+  /** All counters up to now. Looking changes nothing: an interrupt whose end waits to be noticed in PV EOI's word counts as in service. */
   counters(): CountersSnapshot {
-    for (const cpu of this.cpus) cpu.kvm.pvEoi.sample();
     return this.counting.snapshot((index) => ({
       instructions: this.engine.retired(this.engine.vcpus[index]),
       inIrr: this.cpus[index].bits(ApicRegister.irr),

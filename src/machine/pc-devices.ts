@@ -50,7 +50,9 @@ export class PcDevices {
   readonly acpi: AcpiPm;
 
   constructor(options: PcDevicesOptions) {
-    const { clock, ioApic, memory, ports, mmio } = { ...options, ports: this.ports, mmio: this.mmio };
+    const { clock, ioApic, memory } = options;
+    const { ports, mmio } = this;
+    const a20 = new A20Gate();
     /** An ISA interrupt: the same wire to the 8259s and to the I/O APIC's pin. */
     const isa = (irq: number, gsi = irq): InterruptLine => {
       const lines = [this.pic.line(irq), ioApic.line(gsi)];
@@ -87,7 +89,7 @@ export class PcDevices {
 
     this.uart = new Uart16550({ clock, line: isa(map.COM1_IRQ), onTransmit: options.onSerialByte });
     ports.register(map.COM1_PORT, UART_BYTES, 'COM1', this.uart);
-    const i8042 = new I8042({ keyboardLine: isa(map.KEYBOARD_IRQ), auxiliaryLine: isa(AUXILIARY_IRQ), a20: new A20Gate(), onReset: options.onReset });
+    const i8042 = new I8042({ keyboardLine: isa(map.KEYBOARD_IRQ), auxiliaryLine: isa(AUXILIARY_IRQ), a20, onReset: options.onReset });
     ports.register(map.I8042_DATA_PORT, 1, 'i8042 data', i8042.dataPort);
     ports.register(map.I8042_COMMAND_PORT, 1, 'i8042 command', i8042.commandPort);
 
@@ -98,7 +100,7 @@ export class PcDevices {
     ports.register(FW_CFG_PORT, FW_CFG_PORTS, 'fw_cfg', fwCfg);
     if (fwCfg.dmaPort) ports.register(FW_CFG_DMA_PORT, FW_CFG_DMA_PORTS, 'fw_cfg DMA', fwCfg.dmaPort);
     ports.register(POST_CODE_PORT, 1, 'POST code', new PostCodePort());
-    ports.register(SYSTEM_CONTROL_PORT_A, 1, 'port A', new SystemControlPortA(new A20Gate(), options.onReset));
+    ports.register(SYSTEM_CONTROL_PORT_A, 1, 'port A', new SystemControlPortA(a20, options.onReset));
     ports.register(DEBUG_CONSOLE_PORT, 1, 'debug console', new DebugConsole(options.onDebugByte));
     ports.register(DEBUG_EXIT_PORT, DEBUG_EXIT_BYTES, 'debug exit', new DebugExit(options.onDebugExit));
   }
