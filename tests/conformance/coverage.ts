@@ -14,7 +14,6 @@ export const WITHOUT_VECTORS: { reason: string; forms: RegExp }[] = [
   { reason: 'enter the kernel', forms: /^(SYSCALL|SYSENTER|SYSEXIT|INT|INTO|INT1|VMCALL|VMMCALL) / },
   { reason: 'are emulated by the kernel under UMIP', forms: /^(SGDT|SIDT|SLDT|SMSW|STR) / },
   { reason: 'depend on descriptor tables', forms: /^(LAR|LSL|VERR|VERW|L[DEFGS]S|IRET|\w+ far|POP \[0F A[19]|MOV \[8E) ?/ },
-  { reason: 'are x87, whose vectors have a format of their own', forms: /\[(D[89A-F]|9B)/ },
   { reason: 'depend on XCR0', forms: /^(XSAVE\w*|XRSTOR\w*|XSETBV) / },
 ];
 

@@ -102,8 +102,8 @@ export const FS_BASE = BigInt(DATA.address - 0x10_0000);
 export const GS_BASE = BigInt(HIGH.address - 0x1000_0000);
 
 /** How registers and memory operands are filled: what makes an instruction's edge cases likely. */
-export type Profile = 'integer' | 'float32' | 'float64' | 'text';
-export const PROFILES: readonly Profile[] = ['integer', 'float32', 'float64', 'text'];
+export type Profile = 'integer' | 'float32' | 'float64' | 'text' | 'float80';
+export const PROFILES: readonly Profile[] = ['integer', 'float32', 'float64', 'text', 'float80'];
 
 /** sfc32 (Chris Doty-Humphrey's small fast counter): deterministic, quick, passes PractRand. */
 export class Random {
@@ -281,11 +281,47 @@ function drawText(random: Random): void {
   });
 }
 
+/** Sign, exponent and significand of 80-bit numbers: [sign and exponent, significand]. */
+const FLOAT80_EDGES: readonly [number, bigint][] = [
+  [0x0000, 0n], [0x8000, 0n], [0x3fff, 1n << 63n], [0xbfff, 1n << 63n], [0x7fff, 1n << 63n], [0xffff, 1n << 63n],
+  [0x7fff, 0xc000_0000_0000_0000n], [0xffff, 0xc000_0000_0000_0000n], [0x7fff, 0xa000_0000_0000_0001n],
+  [0xffff, 0xd555_5555_5555_5555n],
+  [0x0000, 1n], [0x8000, 0x7fff_ffff_ffff_ffffn], [0x0000, 1n << 63n], [0x0001, 1n << 63n], [0x7ffe, 0xffff_ffff_ffff_ffffn],
+  [0x7fff, 0n], [0x3fff, 0x4000_0000_0000_0000n], // pseudo-infinity, unnormal
+  [0x4000, 0xc90f_daa2_2168_c235n], [0x3ffe, 1n << 63n], [0x401e, 1n << 63n], [0xc01e, 1n << 63n],
+  [0x403e, 1n << 63n], [0xc03e, 1n << 63n],
+  [0x400e, 0xffff_8000_0000_0000n], [0x403d, 0xffff_ffff_ffff_fffen], [0x3fff, 0xffff_ffff_ffff_ffffn],
+  [0x4000, 0xa000_0000_0000_0000n],
+];
+
+/** An 80-bit number: edges, what float64 can hold, and any significand at exponents that meet those of others. */
+export function drawFloat80(random: Random): { exponent: number; significand: bigint } {
+  switch (random.below(4)) {
+    case 0: {
+      const [exponent, significand] = random.pick(FLOAT80_EDGES);
+      return { exponent, significand };
+    }
+    case 1: {
+      const value = drawPlainNumber(random, [1, 0.5, 0.25, 3, 1e6, 1e12]);
+      scratch.setFloat64(0, value);
+      const bits = scratch.getBigUint64(0);
+      if (value === 0) return { exponent: Number(bits >> 63n) << 15, significand: 0n };
+      const exponent = (Number((bits >> 52n) & 0x7ffn) - 0x3ff + 0x3fff) | (Number(bits >> 63n) << 15);
+      return { exponent, significand: (1n << 63n) | ((bits << 11n) & ((1n << 63n) - 1n)) };
+    }
+    default: {
+      const exponent = random.chance(10) ? random.below(0x7fff) : 0x3fc0 + random.below(0x90);
+      return { exponent: exponent | (random.below(2) << 15), significand: (1n << 63n) | random.word() };
+    }
+  }
+}
+
 function drawLaneWord(random: Random, profile: Profile): void {
   switch (profile) {
     case 'integer': return drawLanes(random, random.pick([8, 8, 16, 16, 32, 64]), drawInteger);
     case 'float32': return drawLanes(random, 32, drawFloat32);
-    case 'float64': return drawFloat64(random);
+    case 'float64':
+    case 'float80': return drawFloat64(random);
     case 'text': return drawText(random);
   }
 }
@@ -320,6 +356,11 @@ export function seedRegisters(seed: number, profile: Profile, words: BigUint64Ar
     drawLaneWord(random, profile);
     put(Word.xmm + i);
   }
+  for (let i = 0; i < 8 && profile === 'float80'; i++) {
+    const { exponent, significand } = drawFloat80(random);
+    words[Word.significand + i] = significand;
+    words[Word.exponent + i] = BigInt(exponent);
+  }
   words[Word.fsBase] = FS_BASE;
   words[Word.gsBase] = GS_BASE;
 }
@@ -346,7 +387,7 @@ export function baselineMemory(): Uint8Array<ArrayBuffer> {
       continue;
     }
     for (let page = window.offset; page < window.offset + window.size; page += PAGE_SIZE) {
-      for (const profile of PROFILES) {
+      for (const profile of ['integer', 'float32', 'float64', 'text'] as const) {
         const zone = ZONES[profile];
         for (let i = 0; i < zone.size; i += 8) {
           if (profile === 'integer' && i & 8) drawIntegerWord(random);

@@ -11,8 +11,11 @@ import type { Vector } from './vector-file.ts';
 export interface Undefined {
   /** RFLAGS bits not to be compared. */
   flags: number;
-  /** How the other results are compared: exactly, as a reciprocal within 1.5 × 2^-12, or not at all. */
-  results: 'exact' | 'approximate' | 'any';
+  /**
+   * How the other results are compared: exactly, as a reciprocal within 1.5 × 2^-12, as a transcendental function within one
+   * unit in the last place (and C1, which tells how the last place was rounded, not at all), or not at all.
+   */
+  results: 'exact' | 'approximate' | 'last place' | 'any';
   /** Which byte of a large operand a page fault names is the processor's choice: only the page is compared. */
   faultAddress?: 'page';
 }
@@ -64,6 +67,8 @@ const byteSwap: Rule = (_, size) => ({ flags: 0, results: size === 16 ? 'any' : 
 
 const largeOperand: Rule = () => ({ flags: 0, results: 'exact', faultAddress: 'page' });
 
+const transcendental: Rule = () => ({ flags: 0, results: 'last place' });
+
 const always = (flags: number): Rule => () => flags;
 const approximate: Rule = () => ({ flags: 0, results: 'approximate' });
 
@@ -76,7 +81,10 @@ export const UNDEFINED: Readonly<Record<string, Rule>> = {
   BT: always(OF | SF | AF | PF), BTS: always(OF | SF | AF | PF), BTR: always(OF | SF | AF | PF), BTC: always(OF | SF | AF | PF),
   // The destination for a source of 0 is not compared as undefined: AMD documents that it stays, Intel's processors do the same.
   BSF: always(CF | OF | SF | AF | PF), BSR: always(CF | OF | SF | AF | PF),
-  FXSAVE: largeOperand, FXRSTOR: largeOperand,
+  F2XM1: transcendental, FYL2X: transcendental, FYL2XP1: transcendental, FPTAN: transcendental, FPATAN: transcendental,
+  FSIN: transcendental, FCOS: transcendental, FSINCOS: transcendental,
+  FNSAVE: largeOperand, FRSTOR: largeOperand, FNSTENV: largeOperand, FLDENV: largeOperand, FXSAVE: largeOperand,
+  FXRSTOR: largeOperand,
   RCPPS: approximate, RCPSS: approximate, RSQRTPS: approximate, RSQRTSS: approximate,
 };
 

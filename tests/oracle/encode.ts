@@ -84,7 +84,7 @@ export function encode(form: Form, random: Random): Uint8Array {
   let opcode = encoding.opcode;
   const register = find('GPVSCD');
   const rm = find('ERMWUQN');
-  if (encoding.modrm >= 0) tail.push(encoding.modrm);
+  if (encoding.modrm >= 0) tail.push(encoding.modrm + random.below(encoding.modrmCount));
   else if (encoding.hasModrm) {
     let reg = encoding.digit >= 0 ? encoding.digit : random.below(register?.code === 'S' ? 6 : register?.code === 'P' ? 8 : 16);
     if (register?.code === 'P' && random.chance(10)) rex |= REX.r; // ignored

@@ -3,7 +3,7 @@
  * appendix A), in the notation of src/isa/encoding.ts but written independently of the engine's definitions, so that the
  * two check each other. Left out because their outcome isn't a function of the state: CPUID, RDTSC(P), RDRAND, SYSCALL,
  * SYSENTER, INT n, what the kernel emulates under UMIP (SGDT, SIDT, SLDT, SMSW, STR), what reads the GDT (LAR, LSL,
- * VERR, VERW, segment loads, far transfers), XGETBV and XSAVE; x87.
+ * VERR, VERW, segment loads, far transfers), XGETBV and XSAVE.
  */
 
 import type { Profile } from '../conformance/machine-state.ts';
@@ -50,8 +50,8 @@ const conditional = (line: (condition: string, opcode: (base: number) => string)
   CONDITIONS.map((condition, i) => line(condition, (base) => hex(base + i)));
 
 // Lines are "MNEMONIC attributes: encoding | encoding …". Attributes: lock (LOCK is legal with a memory destination),
-// nolock (LOCK is tried and must be #UD), illegal (#UD itself), f32, f64, text (how operands are filled), rep, repe (prefixes
-// that repeat).
+// nolock (LOCK is tried and must be #UD), illegal (#UD itself), f32, f64, f80, text (how operands are filled), rep, repe
+// (prefixes that repeat).
 
 const ALU = [
   ...['ADD', 'OR', 'ADC', 'SBB', 'AND', 'SUB', 'XOR', 'CMP'].map((mnemonic, i) => {
@@ -212,6 +212,37 @@ const MMX = [
   'FXRSTOR: NP 0F AE/1 M ; mem W0 | NP 0F AE/1 M ; mem W1', 'PALIGNR: NP 0F 3A 0F Pq Qq Ib', 'EMMS: NP 0F 77',
 ];
 
+const X87_ARITHMETIC = ['ADD', 'MUL', 'COM', 'COMP', 'SUB', 'SUBR', 'DIV', 'DIVR'];
+const X87_PLAIN = [
+  'FNOP D0', 'FCHS E0', 'FABS E1', 'FTST E4', 'FXAM E5', 'FLD1 E8', 'FLDL2T E9', 'FLDL2E EA', 'FLDPI EB', 'FLDLG2 EC',
+  'FLDLN2 ED', 'FLDZ EE', 'F2XM1 F0', 'FYL2X F1', 'FPTAN F2', 'FPATAN F3', 'FXTRACT F4', 'FPREM1 F5', 'FDECSTP F6',
+  'FINCSTP F7', 'FPREM F8', 'FYL2XP1 F9', 'FSQRT FA', 'FSINCOS FB', 'FRNDINT FC', 'FSCALE FD', 'FSIN FE', 'FCOS FF',
+].map((entry) => entry.split(' '));
+
+/** Of AMD's processors: Intel's manual calls many condition codes undefined. With the aliases that all processors have. */
+const X87 = [
+  ...X87_ARITHMETIC.flatMap((name, i) => [
+    `F${name} f80: D8/${i} Md | DC/${i} Mq | D8 ${hex(0xc0 + 8 * i)}+ i`, `FI${name} f80: DA/${i} Md | DE/${i} Mw`,
+  ]),
+  // With ST(i) as destination, subtraction and division change places with their reverses.
+  ...['ADD', 'MUL', '', '', 'SUBR', 'SUB', 'DIVR', 'DIV'].flatMap((name, i) =>
+    name ? [`F${name} f80: DC ${hex(0xc0 + 8 * i)}+ i`, `F${name}P f80: DE ${hex(0xc0 + 8 * i)}+ i`] : []),
+  ...X87_PLAIN.map(([name, modrm]) => `${name} f80: D9 ${modrm}`),
+  ...['B', 'E', 'BE', 'U'].flatMap((name, i) => [
+    `FCMOV${name} f80: DA ${hex(0xc0 + 8 * i)}+ i`, `FCMOVN${name} f80: DB ${hex(0xc0 + 8 * i)}+ i`,
+  ]),
+  'FLD f80: D9/0 Md | DD/0 Mq | DB/5 Mt | D9 C0+ i', 'FST f80: D9/2 Md | DD/2 Mq | DD D0+ i',
+  'FILD f80: DF/0 Mw | DB/0 Md | DF/5 Mq', 'FSTP f80: D9/3 Md | DD/3 Mq | DB/7 Mt | DD D8+ i | DF D0+ i | DF D8+ i',
+  'FSTPNCE f80: D9 D8+ i', 'FIST f80: DF/2 Mw | DB/2 Md', 'FISTP f80: DF/3 Mw | DB/3 Md | DF/7 Mq',
+  'FISTTP f80: DF/1 Mw | DB/1 Md | DD/1 Mq', 'FBLD f80: DF/4 Mt', 'FBSTP f80: DF/6 Mt',
+  'FXCH f80: D9 C8+ i | DD C8+ i | DF C8+ i', 'FCOM f80: DC D0+ i', 'FCOMP f80: DC D8+ i | DE D0+ i', 'FCOMPP f80: DE D9',
+  'FUCOM f80: DD E0+ i', 'FUCOMP f80: DD E8+ i', 'FUCOMPP f80: DA E9', 'FUCOMI f80: DB E8+ i', 'FUCOMIP f80: DF E8+ i',
+  'FCOMI f80: DB F0+ i', 'FCOMIP f80: DF F0+ i', 'FFREE f80: DD C0+ i', 'FFREEP f80: DF C0+ i', 'FNENI f80: DB E0',
+  'FNDISI f80: DB E1', 'FNCLEX f80: DB E2', 'FNINIT f80: DB E3', 'FNSETPM f80: DB E4', 'FNSTCW f80: D9/7 Mw',
+  'FNSTSW f80: DD/7 Mw | DF E0', 'FLDCW f80: D9/5 Mw', 'FWAIT f80: 9B', 'FLDENV f80: D9/4 M ; s16 s32 s64',
+  'FNSTENV f80: D9/6 M ; s16 s32 s64', 'FRSTOR f80: DD/4 M ; s16 s32 s64', 'FNSAVE f80: DD/6 M ; s16 s32 s64',
+];
+
 /**
  * Near branches with 66 and without REX.W: AMD's processors take a 16-bit displacement and cut RIP to 16 bits, Intel's
  * ignore the prefix.
@@ -249,7 +280,7 @@ const REPE = 0xf3;
 const ADDRESS_SIZE = 0x67;
 /** These use RSI, RDI, RBX or RCX by themselves, as 32-bit registers under 67h. */
 const IMPLICIT_ADDRESS = /^(MOVS|STOS|LODS|CMPS|SCAS|XLAT|LOOP(N?E)?|JRCXZ|MASKMOV\w+)$/;
-const PROFILE_OF: Record<string, Profile> = { f32: 'float32', f64: 'float64', text: 'text' };
+const PROFILE_OF: Record<string, Profile> = { f32: 'float32', f64: 'float64', f80: 'float80', text: 'text' };
 
 /** All forms of one encoding: each operand size, register and memory, and with the prefixes that mean something. */
 export function expandForms(mnemonic: string, text: string, attributes: ReadonlySet<string>): Form[] {
@@ -459,5 +490,5 @@ export const FAMILIES: Family[] = [
   family('sse-float', SSE_FLOAT), family('sse-move', SSE_MOVE), family('sse-integer', SSE_INTEGER), family('mmx', MMX),
   { ...family('fsgsbase', FSGSBASE), features: ['fsgsbase'] },
   { ...family('newer', NEWER), features: ['clflushopt', 'clwb', 'invpcid'] },
-  { ...family('branch16', BRANCH16), vendor: 'AuthenticAMD' },
+  { ...family('branch16', BRANCH16), vendor: 'AuthenticAMD' }, { ...family('x87', X87), vendor: 'AuthenticAMD' },
 ];

@@ -5,7 +5,7 @@
  */
 
 import {
-  baselineMemory, CODE, CODE_START, DATA, FIXED, Flag, hash, HIGH, MEMORY_WORD, MXCSR_DEFAULT, type Profile, Random,
+  baselineMemory, CODE, CODE_START, DATA, drawFloat80, FIXED, Flag, hash, HIGH, MEMORY_WORD, MXCSR_DEFAULT, type Profile, Random,
   seedRegisters, STACK, type Window, windowAt, Word, ZONES,
 } from '../conformance/machine-state.ts';
 import { mnemonicOf } from '../conformance/undefined-flags.ts';
@@ -137,7 +137,8 @@ class Setup {
   }
 
   zone(): { offset: number; size: number } {
-    return ZONES[this.profile];
+    if (this.profile !== 'float80') return ZONES[this.profile];
+    return ZONES[this.it.memorySize === 4 ? 'float32' : this.it.memorySize === 8 ? 'float64' : 'integer'];
   }
 }
 
@@ -193,6 +194,47 @@ function drawMxcsr(random: Random): bigint {
   if (random.chance(25)) value |= random.below(64);
   if (random.chance(12)) value &= ~(1 << (7 + random.below(6)));
   return BigInt(value);
+}
+
+/** Rounding and precision controls, masks: mostly all set. */
+function drawFcw(random: Random): number {
+  if (random.chance(40)) return 0x37f;
+  const precision = random.pick([3, 3, 2, 0]);
+  let masks = 0x3f;
+  if (random.chance(25)) masks &= ~(1 << random.below(6));
+  if (random.chance(5)) masks = random.below(64);
+  return 0x40 | masks | (precision << 8) | (random.below(4) << 10);
+}
+
+/** Puts the x87 into some state that it could be in: any top of stack, mostly full, at times with exceptions pending. */
+function setUpX87(setup: Setup): void {
+  const { random } = setup;
+  const fcw = drawFcw(random);
+  let fsw = random.below(8) << 11;
+  if (random.chance(40)) fsw |= random.below(16) << 8 & 0x700 | random.below(2) << 14;
+  if (random.chance(25)) fsw |= random.chance(50) ? random.below(128) : 1 << random.below(6);
+  if (fsw & ~fcw & 0x3f) {
+    if (random.chance(70)) fsw &= ~0x3f | fcw;
+    else fsw |= 0x8080;
+  }
+  setup.set(Word.fcw, BigInt(fcw));
+  setup.set(Word.fsw, BigInt(fsw));
+  setup.set(Word.ftw, random.chance(75) ? 0xffn : BigInt(random.below(256)));
+}
+
+/** For memory operands with a format of their own: 80-bit numbers, decimal ones, control words. */
+function storeX87Operand(setup: Setup, mnemonic: string, target: bigint, bytes: number): void {
+  const { random } = setup;
+  if (mnemonic === 'FLD' && bytes === 10) {
+    const { exponent, significand } = drawFloat80(random);
+    setup.store(target, significand, 8);
+    setup.store(target + 8n, BigInt(exponent), 2);
+  } else if (mnemonic === 'FBLD') {
+    for (let i = 0; i < 9; i++) setup.store(target + BigInt(i), BigInt(random.below(10) << 4 | random.below(10)), 1);
+    setup.store(target + 9n, BigInt(random.pick([0, 0x80, 0x80, 0x7f])), 1);
+    if (random.chance(10)) setup.store(target + BigInt(random.below(9)), BigInt(random.below(256)), 1);
+  } else if (mnemonic === 'FLDCW') setup.store(target, random.chance(70) ? BigInt(drawFcw(random)) : random.word(), 2);
+  else if (mnemonic === 'FLDENV' || mnemonic === 'FRSTOR') setup.store(target, BigInt(drawFcw(random)), 2);
 }
 
 /** For LDMXCSR: any of the bits that exist, rarely a reserved one (not bit 17, which is AMD's own). */
@@ -341,6 +383,7 @@ function setUp(source: Source, index: number, bytes: Uint8Array, where: Place, r
   if (profile === 'float32' || profile === 'float64' || /^(CVT|STMXCSR|LDMXCSR)/.test(mnemonic)) {
     if (random.chance(50)) setup.set(Word.mxcsr, drawMxcsr(random));
   }
+  if (profile === 'float80') setUpX87(setup);
   if (/,CL\b/.test(form)) setup.setLow(RCX, BigInt(random.chance(80) ? random.pick(COUNTS) : random.below(256)), 8);
   if (form.includes('/AC')) setup.set(Word.rflags, setup.get(Word.rflags) | BigInt(Flag.alignmentCheck));
   if (STACK_MNEMONICS.test(mnemonic)) drawStackPointer(setup);
@@ -373,7 +416,8 @@ function setUp(source: Source, index: number, bytes: Uint8Array, where: Place, r
   const bits = operand?.bits ?? it.memorySize * 8;
   const value = (): bigint =>
     operand ? (setup.get(operand.number) >> (operand.high ? 8n : 0n)) & ones(bits) : setup.load(target as bigint, bits / 8);
-  if (mnemonic === 'DIV' || mnemonic === 'IDIV') setUpDividend(setup, mnemonic === 'IDIV', value(), bits);
+  if (profile === 'float80' && target !== undefined) storeX87Operand(setup, mnemonic, target, it.memorySize);
+  else if (mnemonic === 'DIV' || mnemonic === 'IDIV') setUpDividend(setup, mnemonic === 'IDIV', value(), bits);
   else if (mnemonic === 'CMPXCHG' && random.chance(50) && !addressUses(it, RAX) && operand?.number !== RAX) {
     setup.setLow(RAX, value(), bits);
   } else if (/^CMPXCHG\d+B$/.test(mnemonic) && random.chance(50) && !addressUses(it, RAX, RDX)) {
@@ -398,7 +442,7 @@ function setUp(source: Source, index: number, bytes: Uint8Array, where: Place, r
 function casesOf({ illegal, profile, mnemonic, kind, prefixes }: Form): number {
   if (illegal) return 2;
   if (/^FX/.test(mnemonic)) return 2 * PLACES.length;
-  if (profile === 'float32' || profile === 'float64') return 72;
+  if (profile.startsWith('float')) return 72;
   if (STRING_MNEMONICS.test(mnemonic) || /^(PCMP.STR|DIV|IDIV|RCL|RCR|SHLD|SHRD|LEA$|CMPXCHG|CVT)/.test(mnemonic)) return 64;
   return kind === 'mem' ? (prefixes.length ? 2 : 3) * PLACES.length : 36;
 }

@@ -17,7 +17,7 @@ import { buildHarness, describeMachine, rerunVectors } from './native.ts';
 /** Mnemonics by which the disassembler calls the same thing. */
 const SYNONYMS: [RegExp, string][] = [
   [/^(J|CMOV|SET)NB$/, '$1AE'], [/^(J|CMOV|SET)Z$/, '$1E'], [/^(J|CMOV|SET)NZ$/, '$1NE'], [/^(J|CMOV|SET)NBE$/, '$1A'],
-  [/^(J|CMOV|SET)NL$/, '$1GE'], [/^(J|CMOV|SET)NLE$/, '$1G'], [/^XLAT$/, 'XLATB'],
+  [/^(J|CMOV|SET)NL$/, '$1GE'], [/^(J|CMOV|SET)NLE$/, '$1G'], [/^XLAT$/, 'XLATB'], [/^FWAIT$/, 'WAIT'],
 ];
 /** Mnemonics that the disassembler splits by operand or address size. */
 const SIZED = /^(MOVS|STOS|LODS|CMPS|SCAS|INS|OUTS|PUSHF|POPF|JRCXZ|PCMPESTR[IM]|PINSRD|PEXTRD|MOVD|SYSRET|FXSAVE|FXRSTOR)/;
