@@ -74,7 +74,12 @@ describe.skipIf(typeof machine === 'string' || machine.vendor !== 'AuthenticAMD'
   });
   afterAll(() => rmSync(built, { recursive: true, force: true }));
 
-  it.each(files)('does again what %s says', (file) => {
+  const recordable = files.filter((file) => {
+    const features = FAMILIES.find(({ name }) => file === `${name}.vec`)?.features ?? [];
+    return typeof machine !== 'string' && features.every((feature) => machine.features.has(feature));
+  });
+
+  it.each(recordable)('does again what %s says', (file) => {
     const recordings = rerunVectors(harness, decodeVectors(load(file)));
     let next = 0;
     const summary = replay(load(file), {
