@@ -2,6 +2,7 @@
 
 import { Access } from '../cpu/mmu.ts';
 import { comparePackedStrings } from '../cpu/pcmpstr.ts';
+import { SseUnit } from '../cpu/sse-unit.ts';
 import * as state from '../cpu/state.ts';
 import { Cr0, Cr4, generalProtection, raise, undefinedOpcode, type Vcpu, Vector } from '../cpu/vcpu.ts';
 import { ENVIRONMENT_BYTES, type EnvironmentFormat } from '../cpu/x87/environment.ts';
@@ -24,6 +25,7 @@ export function floatingPointHelpers(engine: Engine): Helpers {
   const { memory } = engine.memory;
   const x87 = new X87(memory.buffer);
   const fx = new FxState(memory.buffer);
+  const sse = new SseUnit(memory.buffer);
   /** Images are put together in linear memory, where the FPU's half reads and writes them. */
   const { scratch } = engine;
   const { view, bytes: linear } = engine.memory;
@@ -65,6 +67,13 @@ export function floatingPointHelpers(engine: Engine): Helpers {
   };
 
   return {
+    /** An SSE operation (`sseOperation`) on the operands in ARGUMENT. */
+    sse: (base: number, operation: number, detail: number): void => {
+      if (sse.execute(base, operation, detail)) return;
+      if (at(base).get64(state.CR4) & Cr4.osxmmexcpt) raise(Vector.simd);
+      undefinedOpcode();
+    },
+
     comparePackedStrings: (base: number, control: number, firstLength: number, secondLength: number): number =>
       comparePackedStrings(new DataView(memory.buffer, base + state.ARGUMENT, 32), control, firstLength, secondLength),
 

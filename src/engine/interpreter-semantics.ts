@@ -661,11 +661,7 @@ export class InterpreterSemantics implements Semantics {
 
   /** Runs the operation behind this one. */
   next(): void {
-    if (this.entersMmx) {
-      // Behind everything that may fault.
-      this.setState32(state.FSW, this.state32(state.FSW).and(~0x3800));
-      this.setState32(state.FTW, i32(0xff));
-    }
+    this.leaveX87();
     this.f.returnCallIndirect(this.targets.handlerType, HANDLER, this.op.load('i32.load', L.OP_SIZE + L.OP_HANDLER), this.vcpu, this.op.add(L.OP_SIZE));
   }
 
@@ -737,6 +733,13 @@ export class InterpreterSemantics implements Semantics {
     this.entersMmx = true;
   }
 
+  /** What an MMX instruction does to the x87 state: behind everything that may fault but arithmetic. */
+  private leaveX87(): void {
+    if (!this.entersMmx) return;
+    this.setState32(state.FSW, this.state32(state.FSW).and(~0x3800));
+    this.setState32(state.FTW, i32(0xff));
+  }
+
   requireAligned(address: Expression, bytes: number): void {
     this.f.if(address.and(bytes - 1).nonZero(), () => this.raiseWithCode(EXCEPTION_GP, 0));
   }
@@ -745,6 +748,7 @@ export class InterpreterSemantics implements Semantics {
     const target = this.targets.helpers.get(name);
     if (!target) throw new Error(`${this.mnemonic}: no helper ${name}`);
     this.synchronise();
+    this.leaveX87();
     return this.f.call(target, this.vcpu, ...args);
   }
 }

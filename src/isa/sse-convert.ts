@@ -1,17 +1,14 @@
 /**
  * Conversions between integers and floating point, and between precisions. SDM 2A; rounding by MXCSR.RC (SDM 1, 4.8.4).
- * What does not fit gives the indefinite integer, 0x80000000 or 0x8000000000000000. The usual rounding mode, to nearest,
- * takes a path of its own; the others round that result again by its error. Left out: MXCSR's flags, DAZ and FTZ.
+ * What does not fit gives the indefinite integer, 0x80000000 or 0x8000000000000000. MXCSR as in sse-float.ts: other than to
+ * nearest they round in TypeScript, and the exception flags are kept only there.
  */
 
-import { MXCSR } from '../cpu/state.ts';
 import { apply, type Expression, f64, i32, i64, select } from '../wasm/expression.ts';
 import { instruction } from './instruction.ts';
-import type { Operand, Semantics } from './semantics.ts';
-import { DOUBLE, type Format, roundingControl, roundScalar, roundVector, scalar, SINGLE } from './sse-float.ts';
-import { gather, lanesOf, LOW_64, low64, merge, pick, splat, ZERO } from './vector.ts';
-
-const rounding = (x: Semantics): Expression => roundingControl(x, x.state32(MXCSR));
+import type { Semantics } from './semantics.ts';
+import { Concern, controlled, DOUBLE, type Format, scalar, SINGLE } from './sse-float.ts';
+import { gather, halves, lanesOf, LOW_64, low64, merge, splat, ZERO } from './vector.ts';
 
 // --- To integers --------------------------------------------------------------------------------------
 
@@ -26,17 +23,21 @@ for (const [name, prefix, size, format] of [
   ['SS', 'F3', 'ss', SINGLE],
   ['SD', 'F2', 'sd', DOUBLE],
 ] as const) {
-  const read = (operand: Operand): Expression =>
-    format === SINGLE ? apply('f64.promote_f32', scalar(operand, format)) : scalar(operand, format);
-  instruction(`CVTT${name}2SI`, `${prefix} 0F 2C Gy W${size}`, { access: 'wr', hot: true }, (x, destination, source) => {
-    x.requireSse();
-    destination.write(toInteger(x.f.let(read(source)), destination.bits));
-  });
-  instruction(`CVT${name}2SI`, `${prefix} 0F 2D Gy W${size}`, { access: 'wr' }, (x, destination, source) => {
-    x.requireSse();
-    const value = x.f.let(read(source));
-    destination.write(toInteger(roundScalar(x, value, rounding(x)), destination.bits));
-  });
+  for (const [mnemonic, opcode, truncates] of [
+    [`CVTT${name}2SI`, '2C', true],
+    [`CVT${name}2SI`, '2D', false],
+  ] as const) {
+    instruction(mnemonic, `${prefix} 0F ${opcode} Gy W${size}`, { access: 'wr', hot: truncates }, (x, destination, source) => {
+      x.requireSse();
+      const v = x.f.let(scalar(source, format));
+      const wide = (value: Expression): Expression => x.f.let(format === SINGLE ? apply('f64.promote_f32', value) : value);
+      const usual = (): Expression => splat(64, toInteger(truncates ? wide(v) : x.f.let(wide(v).op('nearest')), destination.bits));
+      const long = destination.bits === 64;
+      const operation = truncates ? (long ? 'truncate64' : 'truncate32') : long ? 'toInteger64' : 'toInteger32';
+      const concern = truncates ? Concern.nothing : Concern.rounding;
+      destination.write(low64(controlled(x, concern, [operation, format, 1], [v, v], 'v128', usual)));
+    });
+  }
 }
 
 const INDEFINITE = lanesOf(32, [0x8000_0000]);
@@ -68,7 +69,10 @@ for (const [mnemonic, encoding, format, convert, truncates] of [
     const mmx = destination.bits === 64;
     if (mmx) x.enterMmx();
     const v = source.vector();
-    const result = convert(truncates ? v : roundVector(x, format, v, rounding(x)));
+    const usual = (): Expression => convert(truncates ? v : x.f.let(apply(`${format.shape}.nearest`, v)));
+    const lanes = mmx ? 2 : 128 / format.bits;
+    const concern = truncates ? Concern.nothing : Concern.rounding;
+    const result = controlled(x, concern, [truncates ? 'truncate32' : 'toInteger32', format, lanes], [v, v], 'v128', usual);
     if (mmx) destination.write(low64(result));
     else destination.writeVector(result);
   });
@@ -76,56 +80,13 @@ for (const [mnemonic, encoding, format, convert, truncates] of [
 
 // --- To floating point --------------------------------------------------------------------------------
 
-/** Masks of 64-bit lanes that say how a result to nearest relates to the exact value. */
-interface RoundingError {
-  /** The exact value is negative. */
-  negative: Expression;
-  above: Expression;
-  below: Expression;
-}
-
-/**
- * What to add to the bits of a result rounded to nearest to have it rounded by `mode`, in 64-bit lanes: 1 makes a number's
- * magnitude larger, -1 smaller. The neighbour of the largest finite number is infinity, and of zero the smallest denormal.
- */
-function correction(x: Semantics, mode: Expression, { negative, above, below }: RoundingError): Expression {
-  const tooLarge = merge(negative, below, above);
-  const tooSmall = merge(negative, above, below);
-  const outward = pick(x, mode, ZERO, negative, negative.not(), ZERO);
-  return pick(x, mode, ZERO, merge(outward, apply('i64x2.neg', tooSmall), tooLarge));
-}
-
-/** Two doubles as singles in the low half; the high one is zero. */
-function doublesToSingles(x: Semantics, v: Expression): Expression {
-  const { f } = x;
-  const mode = rounding(x);
-  const result = f.local('v128');
-  f.set(result, apply('f32x4.demote_f64x2_zero', v));
-  f.if(mode, () => {
-    const back = f.let(apply('f64x2.promote_low_f32x4', f.get(result)));
-    const negative = f.let(apply('i64x2.shr_s', v, i32(63)));
-    const error = { negative, above: f.let(apply('f64x2.gt', back, v)), below: f.let(apply('f64x2.lt', back, v)) };
-    f.set(result, apply('i32x4.add', f.get(result), gather(correction(x, mode, error), ZERO, 32, [0, 2, 4, 4])));
-  });
-  return f.let(f.get(result));
-}
-
-/** Four doublewords as singles. They are exact as doubles. */
-function integersToSingles(x: Semantics, v: Expression): Expression {
-  const { f } = x;
-  const result = f.local('v128');
-  f.set(result, apply('f32x4.convert_i32x4_s', v));
-  f.if(rounding(x), () => {
-    const low = doublesToSingles(x, f.let(apply('f64x2.convert_low_i32x4_s', v)));
-    const high = doublesToSingles(x, f.let(apply('f64x2.convert_low_i32x4_s', gather(v, v, 64, [1, 1]))));
-    f.set(result, gather(low, high, 64, [0, 2]));
-  });
-  return f.let(f.get(result));
-}
+/** Doublewords, of which `lanes` count, as singles. */
+const integersToSingles = (x: Semantics, v: Expression, lanes: number): Expression =>
+  controlled(x, Concern.rounding, ['fromInteger32', SINGLE, lanes], [v, v], 'v128', () => apply('f32x4.convert_i32x4_s', v));
 
 instruction('CVTDQ2PS', 'NP 0F 5B Vps Wdq', { access: 'wr' }, (x, destination, source) => {
   x.requireSse();
-  destination.writeVector(integersToSingles(x, source.vector()));
+  destination.writeVector(integersToSingles(x, source.vector(), 4));
 });
 instruction('CVTDQ2PD', 'F3 0F E6 Vpd Wq', { access: 'wr' }, (x, destination, source) => {
   x.requireSse();
@@ -133,16 +94,21 @@ instruction('CVTDQ2PD', 'F3 0F E6 Vpd Wq', { access: 'wr' }, (x, destination, so
 });
 instruction('CVTPD2PS', '66 0F 5A Vps Wpd', { access: 'wr' }, (x, destination, source) => {
   x.requireSse();
-  destination.writeVector(doublesToSingles(x, source.vector()));
+  const v = source.vector();
+  const usual = (): Expression => apply('f32x4.demote_f64x2_zero', v);
+  destination.writeVector(controlled(x, Concern.all, ['toSingle', DOUBLE, 2], [v, v], 'v128', usual));
 });
 instruction('CVTPS2PD', 'NP 0F 5A Vpd Wq', { access: 'wr' }, (x, destination, source) => {
   x.requireSse();
-  destination.writeVector(apply('f64x2.promote_low_f32x4', source.vector()));
+  const v = source.vector();
+  const usual = (): Expression => apply('f64x2.promote_low_f32x4', v);
+  destination.writeVector(controlled(x, Concern.operands, ['toDouble', SINGLE, 2], [v, v], 'v128', usual));
 });
 instruction('CVTPI2PS', 'NP 0F 2A Vps Qq', { access: 'mr' }, (x, destination, source) => {
   x.requireSse();
-  x.enterMmx();
-  destination.writeLow(integersToSingles(x, x.f.let(splat(64, source.unsigned()))), 64);
+  // As CVTPI2PD; Intel's manual has it change the x87 state always, AMD's processors do not.
+  if (source.kind === 'register') x.enterMmx();
+  destination.writeLow(integersToSingles(x, x.f.let(splat(64, source.unsigned())), 2), 64);
 });
 instruction('CVTPI2PD', '66 0F 2A Vpd Qq', { access: 'wr' }, (x, destination, source) => {
   x.requireSse();
@@ -153,51 +119,28 @@ instruction('CVTPI2PD', '66 0F 2A Vpd Qq', { access: 'wr' }, (x, destination, so
 
 instruction('CVTSS2SD', 'F3 0F 5A Vsd Wss', { access: 'mr', hot: true }, (x, destination, source) => {
   x.requireSse();
-  destination.writeLow(apply('f64.promote_f32', scalar(source, SINGLE)), 64);
+  const v = x.f.let(scalar(source, SINGLE));
+  const usual = (): Expression => apply('f64.promote_f32', v);
+  destination.writeLow(controlled(x, Concern.operands, ['toDouble', SINGLE, 1], [v, v], 'f64', usual), 64);
 });
 instruction('CVTSD2SS', 'F2 0F 5A Vss Wsd', { access: 'mr', hot: true }, (x, destination, source) => {
   x.requireSse();
-  const { f } = x;
-  const value = f.let(scalar(source, DOUBLE));
-  const result = f.local('f32');
-  f.set(result, apply('f32.demote_f64', value));
-  f.if(rounding(x), () => f.set(result, doublesToSingles(x, f.let(apply('f64x2.splat', value))).lane('f32x4.extract_lane', 0)));
-  destination.writeLow(f.get(result), 32);
+  const v = x.f.let(scalar(source, DOUBLE));
+  const usual = (): Expression => apply('f32.demote_f64', v);
+  destination.writeLow(controlled(x, Concern.all, ['toSingle', DOUBLE, 1], [v, v], 'f32', usual), 32);
 });
 
-/** An i64 of 32 or 64 bits, sign-extended, to either precision. */
-function integerToScalar(x: Semantics, value: Expression, format: Format): Expression {
-  const { f } = x;
-  const { type } = format;
-  const result = f.local(type);
-  f.set(result, apply(`${type}.convert_i64_s`, value));
-  const mode = rounding(x);
-  f.if(mode, () => {
-    // The error is exact: of two 32-bit halves the high one minus the result, plus the low one.
-    const high = apply('f64.convert_i64_s', value.and(-0x1_0000_0000n));
-    const low = apply('f64.convert_i64_u', value.and(0xffff_ffffn));
-    const back = type === 'f32' ? apply('f64.promote_f32', f.get(result)) : f.get(result);
-    const error = f.let(apply('f64x2.splat', high.sub(back).op('add', low)));
-    const masks = {
-      negative: f.let(splat(64, value.shrS(63))),
-      above: f.let(apply('f64x2.lt', error, ZERO)),
-      below: f.let(apply('f64x2.gt', error, ZERO)),
-    };
-    const fix = correction(x, mode, masks);
-    const bits = apply(`${format.shape}.splat`, f.get(result));
-    f.set(result, apply(`${format.integers}.add`, bits, fix).lane(`${format.shape}.extract_lane`, 0));
-  });
-  return f.get(result);
-}
 for (const [mnemonic, encoding, format] of [
   ['CVTSI2SS', 'F3 0F 2A Vss Ey', SINGLE],
   ['CVTSI2SD', 'F2 0F 2A Vsd Ey', DOUBLE],
 ] as const) {
   instruction(mnemonic, encoding, { access: 'mr', hot: true }, (x, destination, source) => {
     x.requireSse();
-    const value = source.signed();
+    const value = x.f.let(source.signed());
+    const usual = (): Expression => apply(`${format.type}.convert_i64_s`, value);
     // 32 bits fit a double whatever the rounding.
-    const exact = source.bits === 32 && format === DOUBLE;
-    destination.writeLow(exact ? apply('f64.convert_i64_s', value) : integerToScalar(x, value, format), format.bits);
+    if (source.bits === 32 && format === DOUBLE) return destination.writeLow(usual(), 64);
+    const operand = x.f.let(halves(value, value));
+    destination.writeLow(controlled(x, Concern.rounding, ['fromInteger64', format, 1], [operand, operand], format.type, usual), format.bits);
   });
 }

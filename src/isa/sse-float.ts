@@ -4,11 +4,14 @@
  * NaN results are x86's on every host: WebAssembly leaves their bits open (V8 swaps operands of commutative
  * instructions, ARM prefers signalling ones), so a result that is a NaN is made again by the rule (SDM 1 table 4-7);
  * other results cost one comparison for it.
- * Simplified: arithmetic rounds to nearest whatever MXCSR says, denormals are neither taken as zero nor flushed (DAZ,
- * FTZ), MXCSR's exception flags stay as they are and exceptions count as masked. RCP and RSQRT give the correctly
- * rounded result, within the 1.5 × 2^-12 that the manual allows; processors differ in theirs.
+ * What MXCSR may want besides, other rounding, denormals as zeros, flushing to zero, exceptions unmasked, sends an
+ * instruction to TypeScript (cpu/sse-unit.ts), which then keeps MXCSR's exception flags too.
+ * Simplified: otherwise the flags stay as they are. RCP and RSQRT give the correctly rounded result, within the
+ * 1.5 × 2^-12 that the manual allows; processors differ in theirs.
  */
 
+import { DAZ, FTZ, MASKS, ROUNDING, type SseOperation, sseOperation } from '../cpu/sse-unit.ts';
+import { MXCSR } from '../cpu/state.ts';
 import { apply, type Expression, i32, select } from '../wasm/expression.ts';
 import { instruction } from './instruction.ts';
 import type { Operand, Semantics } from './semantics.ts';
@@ -18,9 +21,12 @@ import {
   DOUBLEWORDS,
   everySecond,
   gather,
+  halves,
+  high64,
   interleave,
   lanesByBits,
   lanesOf,
+  low64,
   merge,
   pick,
   swizzle,
@@ -106,28 +112,57 @@ export function withNan(x: Semantics, format: Format, a: Expression, b: Expressi
 export const arithmetic = (x: Semantics, format: Format, operation: string, a: Expression, b: Expression): Expression =>
   withNans(x, format, a, b, apply(`${format.shape}.${operation}`, a, b));
 
-/** Rounding modes in the order of MXCSR.RC and of ROUND's immediate. */
-const ROUNDINGS = ['nearest', 'floor', 'ceil', 'trunc'] as const;
+/** What of MXCSR can change an instruction's result, besides unmasked exceptions. */
+export const Concern = { nothing: 0, operands: DAZ, rounding: ROUNDING, all: DAZ | FTZ | ROUNDING } as const;
 
-/** MXCSR.RC: 0 nearest, 1 down, 2 up, 3 towards zero. */
-export const roundingControl = (x: Semantics, mxcsr: Expression): Expression => x.f.let(mxcsr.shrU(13).and(3));
+/** The operation in TypeScript on vectors or scalars, which may raise #XM; gives its result as a vector. */
+export function exactly(x: Semantics, operation: number, a: Expression, b: Expression, detail: Expression = i32(0)): Expression {
+  const vector = (v: Expression): Expression => (v.type === 'v128' ? v : splat(v.type === 'f32' ? SINGLE : DOUBLE, v));
+  const splat = ({ shape }: Format, v: Expression): Expression => apply(`${shape}.splat`, v);
+  const [first, second] = [vector(a), vector(b)];
+  for (const [i, half] of [low64(first), high64(first), low64(second), high64(second)].entries()) x.setArgument(i, half);
+  x.helper('sse', i32(operation), detail);
+  return halves(x.argument(0), x.argument(1));
+}
 
-/** A vector rounded to integers; NaNs become quiet. */
-export const roundVector = (x: Semantics, format: Format, v: Expression, mode: Expression): Expression =>
-  pick(x, mode, ...ROUNDINGS.map((name) => apply(`${format.shape}.${name}`, v)));
-/** A scalar likewise. */
-export const roundScalar = (x: Semantics, v: Expression, mode: Expression): Expression =>
-  pick(x, mode, ...ROUNDINGS.map((name) => v.op(name)));
+/** `usual`, a vector or scalar, where MXCSR is as after reset in what concerns the operation; else what `exactly` gives. */
+export function controlled(
+  x: Semantics,
+  concern: number,
+  [name, { bits }, lanes]: [name: SseOperation, format: Format, lanes: number],
+  [a, b]: [Expression, Expression],
+  type: 'v128' | 'f32' | 'f64',
+  usual: () => Expression,
+  detail: Expression = i32(0),
+): Expression {
+  const { f } = x;
+  const result = f.local(type);
+  f.if(
+    isUsual(x, concern),
+    () => f.set(result, usual()),
+    () => {
+      const full = exactly(x, sseOperation(name, bits, lanes), a, b, detail);
+      f.set(result, type === 'v128' ? full : full.lane(`${type === 'f32' ? 'f32x4' : 'f64x2'}.extract_lane`, 0));
+    },
+  );
+  return f.let(f.get(result));
+}
+
+/** Whether MXCSR is as after reset in what concerns an operation. */
+export const isUsual = (x: Semantics, concern: number): Expression => x.state32(MXCSR).and(MASKS | concern).eq(MASKS);
+
+/** `a operation b` on vectors as MXCSR wants it. */
+const packed = (x: Semantics, format: Format, operation: SseOperation, a: Expression, b: Expression): Expression =>
+  controlled(x, Concern.all, [operation, format, 128 / format.bits], [a, b], 'v128', () => arithmetic(x, format, operation, a, b));
 
 // --- ADD, SUB, MUL, DIV, SQRT -------------------------------------------------------------------------
 
-for (const [name, opcode] of [
-  ['ADD', '58'],
-  ['MUL', '59'],
-  ['SUB', '5C'],
-  ['DIV', '5E'],
-]) {
-  const operation = name.toLowerCase();
+for (const [name, operation, opcode] of [
+  ['ADD', 'add', '58'],
+  ['MUL', 'mul', '59'],
+  ['SUB', 'sub', '5C'],
+  ['DIV', 'div', '5E'],
+] as const) {
   for (const [suffix, prefix, size, format] of PACKED) {
     instruction(
       `${name}${suffix}`,
@@ -136,7 +171,7 @@ for (const [name, opcode] of [
       (x, destination, source) => {
         x.requireSse();
         const b = source.vector();
-        destination.writeVector(arithmetic(x, format, operation, destination.vector(), b));
+        destination.writeVector(packed(x, format, operation, destination.vector(), b));
       },
     );
   }
@@ -149,7 +184,8 @@ for (const [name, opcode] of [
         x.requireSse();
         const b = x.f.let(scalar(source, format));
         const a = x.f.let(scalar(destination, format));
-        destination.writeLow(withNan(x, format, a, b, a.op(operation, b)), format.bits);
+        const usual = (): Expression => withNan(x, format, a, b, a.op(operation, b));
+        destination.writeLow(controlled(x, Concern.all, [operation, format, 1], [a, b], format.type, usual), format.bits);
       },
     );
   }
@@ -159,29 +195,33 @@ for (const [suffix, prefix, size, format] of PACKED) {
   instruction(`SQRT${suffix}`, `${prefix} 0F 51 V${size} W${size}`, { access: 'wr' }, (x, destination, source) => {
     x.requireSse();
     const v = source.vector();
-    destination.writeVector(withNans(x, format, v, v, apply(`${format.shape}.sqrt`, v)));
+    const usual = (): Expression => withNans(x, format, v, v, apply(`${format.shape}.sqrt`, v));
+    destination.writeVector(controlled(x, Concern.all, ['sqrt', format, 128 / format.bits], [v, v], 'v128', usual));
   });
 }
 for (const [suffix, prefix, size, format] of SCALAR) {
   instruction(`SQRT${suffix}`, `${prefix} 0F 51 V${size} W${size}`, { access: 'wr', hot: true }, (x, destination, source) => {
     x.requireSse();
     const v = x.f.let(scalar(source, format));
-    destination.writeLow(withNan(x, format, v, v, v.op('sqrt')), format.bits);
+    const usual = (): Expression => withNan(x, format, v, v, v.op('sqrt'));
+    destination.writeLow(controlled(x, Concern.all, ['sqrt', format, 1], [v, v], format.type, usual), format.bits);
   });
 }
 
 // --- MIN and MAX: the second operand where either is a NaN or both are zero -------------------------------
 
 for (const [name, opcode, operation] of [
-  ['MIN', '5D', 'pmin'],
-  ['MAX', '5F', 'pmax'],
-]) {
+  ['MIN', '5D', 'min'],
+  ['MAX', '5F', 'max'],
+] as const) {
   for (const [suffix, prefix, size, format] of PACKED) {
     instruction(`${name}${suffix}`, `${prefix} 0F ${opcode} V${size} W${size}`, { access: 'mr' }, (x, destination, source) => {
       x.requireSse();
       const b = source.vector();
+      const a = destination.vector();
       // pmin(b, a) is a < b ? a : b.
-      destination.writeVector(apply(`${format.shape}.${operation}`, b, destination.vector()));
+      const usual = (): Expression => apply(`${format.shape}.p${operation}`, b, a);
+      destination.writeVector(controlled(x, Concern.operands, [operation, format, 128 / format.bits], [a, b], 'v128', usual));
     });
   }
   for (const [suffix, prefix, size, format] of SCALAR) {
@@ -193,7 +233,8 @@ for (const [name, opcode, operation] of [
         x.requireSse();
         const b = x.f.let(scalar(source, format));
         const a = x.f.let(scalar(destination, format));
-        destination.writeLow(select(a.op(name === 'MIN' ? 'lt' : 'gt', b), a, b), format.bits);
+        const usual = (): Expression => select(a.op(name === 'MIN' ? 'lt' : 'gt', b), a, b);
+        destination.writeLow(controlled(x, Concern.operands, [operation, format, 1], [a, b], format.type, usual), format.bits);
       },
     );
   }
@@ -239,24 +280,44 @@ for (const [suffix, prefix, format, odd] of [
     x.requireSse();
     const b = source.vector();
     const a = destination.vector();
-    const both = gather(apply(`${format.shape}.sub`, a, b), apply(`${format.shape}.add`, a, b), format.bits, odd);
-    destination.writeVector(withNans(x, format, a, b, both));
+    const usual = (): Expression =>
+      withNans(x, format, a, b, gather(apply(`${format.shape}.sub`, a, b), apply(`${format.shape}.add`, a, b), format.bits, odd));
+    destination.writeVector(controlled(x, Concern.all, ['addSubtract', format, 128 / format.bits], [a, b], 'v128', usual));
   });
   for (const [name, opcode, operation] of [
     ['HADD', '7C', 'add'],
     ['HSUB', '7D', 'sub'],
-  ]) {
+  ] as const) {
     instruction(`${name}${suffix}`, `${prefix} 0F ${opcode} Vdq Wdq`, { access: 'mr' }, (x, destination, source) => {
       x.requireSse();
       const b = source.vector();
       const a = destination.vector();
       const [first, second] = ([0, 1] as const).map((i) => x.f.let(everySecond(a, b, format.bits, i)));
-      destination.writeVector(arithmetic(x, format, operation, first, second));
+      destination.writeVector(packed(x, format, operation, first, second));
     });
   }
 }
 
 // --- Comparisons --------------------------------------------------------------------------------------
+
+/** Whether `a` is at least, and at most, `b`. */
+function comparison(x: Semantics, operation: SseOperation, format: Format, a: Expression, b: Expression): Expression[] {
+  const { f } = x;
+  const [atLeast, atMost] = [f.local('i32'), f.local('i32')];
+  f.if(
+    isUsual(x, Concern.operands),
+    () => {
+      f.set(atLeast, a.op('ge', b));
+      f.set(atMost, a.op('le', b));
+    },
+    () => {
+      const relation = f.let(low64(exactly(x, sseOperation(operation, format.bits, 1), a, b)).wrap());
+      f.set(atLeast, relation.and(1));
+      f.set(atMost, relation.shrU(1));
+    },
+  );
+  return [f.let(f.get(atLeast)), f.let(f.get(atMost))];
+}
 
 // Predicates 0 to 7: EQ, LT, LE, UNORD and their opposites NEQ, NLT, NLE, ORD.
 for (const [suffix, prefix, size, format] of PACKED) {
@@ -265,9 +326,14 @@ for (const [suffix, prefix, size, format] of PACKED) {
     const b = source.vector();
     const a = destination.vector();
     const predicate = byteOf(x, immediate);
-    const compare = (name: string): Expression => apply(`${format.shape}.${name}`, a, b);
-    const holds = pick(x, predicate.and(3), compare('eq'), compare('lt'), compare('le'), isNan(format, a).or(isNan(format, b)));
-    destination.writeVector(holds.xor(apply('i32x4.splat', i32(0).sub(predicate.shrU(2).and(1)))));
+    const usual = (): Expression => {
+      const compare = (name: string): Expression => apply(`${format.shape}.${name}`, a, b);
+      const holds = pick(x, predicate.and(3), compare('eq'), compare('lt'), compare('le'), isNan(format, a).or(isNan(format, b)));
+      return holds.xor(apply('i32x4.splat', i32(0).sub(predicate.shrU(2).and(1))));
+    };
+    destination.writeVector(
+      controlled(x, Concern.operands, ['compare', format, 128 / format.bits], [a, b], 'v128', usual, predicate.and(7)),
+    );
   });
 }
 for (const [suffix, prefix, size, format] of SCALAR) {
@@ -276,15 +342,18 @@ for (const [suffix, prefix, size, format] of SCALAR) {
     const b = x.f.let(scalar(source, format));
     const a = x.f.let(scalar(destination, format));
     const predicate = byteOf(x, immediate);
-    const holds = pick(x, predicate.and(3), a.op('eq', b), a.op('lt', b), a.op('le', b), a.op('ne', a).or(b.op('ne', b)));
-    const mask = i32(0).sub(holds.xor(predicate.shrU(2).and(1)));
-    destination.writeLow(mask.extendS(), format.bits);
+    const usual = (): Expression => {
+      const holds = pick(x, predicate.and(3), a.op('eq', b), a.op('lt', b), a.op('le', b), a.op('ne', a).or(b.op('ne', b)));
+      return apply('i64x2.splat', i32(0).sub(holds.xor(predicate.shrU(2).and(1))).extendS());
+    };
+    const mask = controlled(x, Concern.operands, ['compare', format, 1], [a, b], 'v128', usual, predicate.and(7));
+    destination.writeLow(low64(mask), format.bits);
   });
   // UCOMI differs from COMI only in when it signals an invalid operation.
-  for (const [name, opcode] of [
-    ['UCOMI', '2E'],
-    ['COMI', '2F'],
-  ]) {
+  for (const [name, operation, opcode] of [
+    ['UCOMI', 'ucomi', '2E'],
+    ['COMI', 'comi', '2F'],
+  ] as const) {
     instruction(
       `${name}${suffix}`,
       `${format.bits === 32 ? 'NP' : '66'} 0F ${opcode} V${size} W${size}`,
@@ -293,8 +362,7 @@ for (const [suffix, prefix, size, format] of SCALAR) {
         x.requireSse();
         const b = x.f.let(scalar(second, format));
         const a = x.f.let(scalar(first, format));
-        const atLeast = x.f.let(a.op('ge', b));
-        const atMost = x.f.let(a.op('le', b));
+        const [atLeast, atMost] = comparison(x, operation, format, a, b);
         // Equal: both. Unordered: neither; ZF, PF and CF are set.
         x.setFlags({
           zero: atLeast.xor(atMost).extendU(),

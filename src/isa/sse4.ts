@@ -1,20 +1,18 @@
 /**
  * SSE4.1 and SSE4.2 on XMM registers, PCMPxSTRx included; CRC32 and POPCNT are with the integer instructions. SDM 2B.
- * Rounding and dot products share the limits of sse-float.ts (no MXCSR flags).
+ * Rounding and dot products do with MXCSR as sse-float.ts does.
  */
 
 import { FIRST_ENDS, IMPLICIT_LENGTH, SECOND_ENDS } from '../cpu/pcmpstr.ts';
-import { MXCSR } from '../cpu/state.ts';
 import { apply, type Expression, i32, i64, select } from '../wasm/expression.ts';
 import { instruction } from './instruction.ts';
-import type { Operand, Semantics } from './semantics.ts';
+import type { Semantics } from './semantics.ts';
 import {
   arithmetic,
+  Concern,
+  controlled,
   DOUBLE,
   type Format,
-  roundingControl,
-  roundScalar,
-  roundVector,
   scalar,
   SINGLE,
   withNan,
@@ -34,6 +32,7 @@ import {
   low64,
   merge,
   oneLane,
+  pick,
   SHAPE,
   splat,
   swizzle,
@@ -215,11 +214,9 @@ for (const [mnemonic, opcode, bits] of [
 
 // --- Floating point -----------------------------------------------------------------------------------
 
-/** The rounding mode of ROUNDxx: the immediate's, or MXCSR's where bit 2 says so. */
-function roundingMode(x: Semantics, immediate: Operand): Expression {
-  const control = byteOf(x, immediate);
-  return x.f.let(select(control.and(4), roundingControl(x, x.state32(MXCSR)), control.and(3)));
-}
+/** Rounding modes in the order of the immediate; bit 2 asks for MXCSR's, which is to nearest on the usual way. */
+const ROUNDINGS = ['nearest', 'floor', 'ceil', 'trunc'] as const;
+const roundingMode = (x: Semantics, control: Expression): Expression => x.f.let(select(control.and(4), i32(0), control.and(3)));
 for (const [suffix, packedOpcode, scalarOpcode, size, format] of [
   ['S', '08', '0A', 'ss', SINGLE],
   ['D', '09', '0B', 'sd', DOUBLE],
@@ -231,7 +228,13 @@ for (const [suffix, packedOpcode, scalarOpcode, size, format] of [
     (x, destination, source, immediate) => {
       x.requireSse();
       const v = source.vector();
-      destination.writeVector(withNans(x, format, v, v, roundVector(x, format, v, roundingMode(x, immediate))));
+      const control = byteOf(x, immediate);
+      const usual = (): Expression => {
+        const results = ROUNDINGS.map((name) => apply(`${format.shape}.${name}`, v));
+        return withNans(x, format, v, v, pick(x, roundingMode(x, control), ...results));
+      };
+      const concern = Concern.operands | Concern.rounding;
+      destination.writeVector(controlled(x, concern, ['round', format, 128 / format.bits], [v, v], 'v128', usual, control));
     },
   );
   instruction(
@@ -241,7 +244,13 @@ for (const [suffix, packedOpcode, scalarOpcode, size, format] of [
     (x, destination, source, immediate) => {
       x.requireSse();
       const v = x.f.let(scalar(source, format));
-      destination.writeLow(withNan(x, format, v, v, roundScalar(x, v, roundingMode(x, immediate))), format.bits);
+      const control = byteOf(x, immediate);
+      const usual = (): Expression => {
+        const results = ROUNDINGS.map((name) => v.op(name));
+        return withNan(x, format, v, v, pick(x, roundingMode(x, control), ...results));
+      };
+      const concern = Concern.operands | Concern.rounding;
+      destination.writeLow(controlled(x, concern, ['round', format, 1], [v, v], format.type, usual, control), format.bits);
     },
   );
 }
@@ -258,15 +267,17 @@ for (const [suffix, opcode, format] of [
     const b = source.vector();
     const a = destination.vector();
     const control = byteOf(x, immediate);
-    const chosen = lanesByBits(control, bits, (lane) => lane + 4);
-    let sum = f.let(arithmetic(x, format, 'mul', a, b).and(chosen));
-    // Neighbours first, then for four lanes the two sums.
-    for (let apart = 1; apart < 128 / bits; apart *= 2) {
-      const addends = sum;
-      const [low, high] = [0, apart].map((side) => f.let(gather(addends, addends, bits, (lane) => (lane & ~apart) | side)));
-      sum = arithmetic(x, format, 'add', low, high);
-    }
-    destination.writeVector(sum.and(lanesByBits(control, bits, (lane) => lane)));
+    const usual = (): Expression => {
+      let sum = f.let(arithmetic(x, format, 'mul', a, b).and(lanesByBits(control, bits, (lane) => lane + 4)));
+      // Neighbours first, then for four lanes the two sums.
+      for (let apart = 1; apart < 128 / bits; apart *= 2) {
+        const addends = sum;
+        const [low, high] = [0, apart].map((side) => f.let(gather(addends, addends, bits, (lane) => (lane & ~apart) | side)));
+        sum = arithmetic(x, format, 'add', low, high);
+      }
+      return sum.and(lanesByBits(control, bits, (lane) => lane));
+    };
+    destination.writeVector(controlled(x, Concern.all, ['dotProduct', format, 128 / bits], [a, b], 'v128', usual, control));
   });
 }
 
