@@ -7,7 +7,7 @@ import * as state from '../cpu/state.ts';
 import { Cr0, Cr4, generalProtection, raise, undefinedOpcode, type Vcpu, Vector } from '../cpu/vcpu.ts';
 import { ENVIRONMENT_BYTES, type EnvironmentFormat } from '../cpu/x87/environment.ts';
 import { FXSAVE_BYTES, FxState } from '../cpu/x87/fxsave.ts';
-import { X87, X87_OPERATIONS, X87_PENDING } from '../cpu/x87/x87.ts';
+import { X87, X87_OPERATIONS } from '../cpu/x87/x87.ts';
 import type { Engine } from './engine.ts';
 import type { Helpers } from './interpreter.ts';
 
@@ -81,18 +81,20 @@ export function floatingPointHelpers(engine: Engine): Helpers {
     x87: (base: number, operation: number): number => x87.execute(base, operation, base + state.ARGUMENT + 8),
 
     /** FLDENV, FNSTENV, FRSTOR, FNSAVE by number; the address is in ARGUMENT 0. */
-    x87_state: (base: number, operation: number, bits: number): number => {
+    x87_state: (base: number, operation: number, bits: number): void => {
       const vcpu = at(base);
       const name = STATE_OPERATIONS[operation];
       const format = `${vcpu.protectedMode && !vcpu.virtual8086 ? 'protected' : 'real'}${bits}` as EnvironmentFormat;
       const bytes = ENVIRONMENT_BYTES[format] + (name === 'frstor' || name === 'fnsave' ? FSAVE_REGISTERS : 0);
       const address = vcpu.argument(0);
       const storing = name === 'fnstenv' || name === 'fnsave';
-      if (storing) checkWritable(vcpu, address, bytes);
-      else read(vcpu, address, bytes);
-      const status = x87.execute(base, X87_OPERATIONS[`${name}_${format}`], scratch);
-      if (status !== X87_PENDING && storing) write(vcpu, address, 0, bytes);
-      return status;
+      if (storing) {
+        // These begin at the beginning.
+        checkWritable(vcpu, address, 1);
+        checkWritable(vcpu, address, bytes);
+      } else read(vcpu, address, bytes);
+      x87.execute(base, X87_OPERATIONS[`${name}_${format}`], scratch);
+      if (storing) write(vcpu, address, 0, bytes);
     },
 
     fxsave: (base: number, wide: number): void => {

@@ -5,6 +5,7 @@
  */
 
 import * as state from '../cpu/state.ts';
+import { ERROR_SUMMARY } from '../cpu/x87/register-stack.ts';
 import { ST_SHIFT, X87_NOT_STORED, X87_OPERATIONS, X87_PENDING, type X87OperationName } from '../cpu/x87/x87.ts';
 import { type Expression, i32 } from '../wasm/expression.ts';
 import { instruction } from './instruction.ts';
@@ -18,6 +19,11 @@ const CR0_MP_TS = 0xa;
 /** #NM where the FPU is emulated or another task's. */
 function requireFpu(x: Semantics): void {
   x.f.if(x.state32(state.CR0).and(CR0_EM_TS), () => x.raise(DEVICE_NOT_AVAILABLE));
+}
+
+/** #MF where an earlier exception is pending: before memory is touched. */
+function requireNothingPending(x: Semantics): void {
+  x.f.if(x.state32(state.FSW).and(ERROR_SUMMARY), () => x.raise(X87_ERROR));
 }
 
 /** Runs an operation; #MF where an earlier exception is pending. Leaves its status. */
@@ -100,6 +106,7 @@ function fetch(x: Semantics, memory: Operand): void {
 function fromMemory(mnemonic: string, encoding: string, operation: X87OperationName): void {
   instruction(mnemonic, encoding, {}, (x, memory) => {
     requireFpu(x);
+    requireNothingPending(x);
     fetch(x, memory);
     execute(x, operation);
     remember(x, memory);
@@ -110,6 +117,7 @@ function fromMemory(mnemonic: string, encoding: string, operation: X87OperationN
 function toMemory(mnemonic: string, encoding: string, operation: X87OperationName, isControl = false): void {
   instruction(mnemonic, encoding, {}, (x, memory) => {
     requireFpu(x);
+    if (!isControl) requireNothingPending(x);
     const address = memory.linear();
     const wide = memory.bits > 64;
     x.load(address, wide ? 64 : (memory.bits as 16 | 32 | 64), 'unsigned', 'modify');
@@ -179,6 +187,7 @@ instruction('FNSTSW', 'DF E0', {}, (x) => {
 });
 instruction('FLDCW', 'D9/5 Mw', {}, (x, memory) => {
   requireFpu(x);
+  requireNothingPending(x);
   fetch(x, memory);
   execute(x, 'fldcw');
 });
@@ -189,8 +198,8 @@ for (const [mnemonic, encoding, name] of [
 ] as const) {
   instruction(mnemonic, [16, 32, 64].map((bits) => `${encoding} M ; mem s${bits}`), { modal: true }, (x, memory) => {
     requireFpu(x);
+    if (name === 'fldenv' || name === 'frstor') requireNothingPending(x);
     x.setArgument(0, memory.linear());
-    const status = x.helper('x87_state', i32(['fldenv', 'fnstenv', 'frstor', 'fnsave'].indexOf(name)), i32(x.operandBits === 16 ? 16 : 32));
-    x.f.if(status.eq(X87_PENDING), () => x.raise(X87_ERROR));
+    x.helper('x87_state', i32(['fldenv', 'fnstenv', 'frstor', 'fnsave'].indexOf(name)), i32(x.operandBits === 16 ? 16 : 32));
   });
 }
