@@ -268,9 +268,9 @@ export class InterpreterSemantics implements Semantics {
   /** Whether the semantics asked for the address size: if not, one handler does for all. */
   usesAddressBits = false;
   private entersMmx = false;
-  private readonly variant: Variant;
-  private readonly unaligned: boolean;
-  private readonly targets: HandlerTargets;
+  protected readonly variant: Variant;
+  protected readonly unaligned: boolean;
+  protected readonly targets: HandlerTargets;
 
   constructor(f: FunctionBuilder, targets: HandlerTargets, instruction: Pick<Instruction, 'mnemonic' | 'unaligned'>, variant: Variant) {
     this.f = f;
@@ -361,11 +361,11 @@ export class InterpreterSemantics implements Semantics {
   zeroFlag(): Expression { return this.f.let(this.state64(state.FLAG_ZERO).eqz()); }
   signFlag(): Expression { return this.f.let(this.signBit(state.FLAG_SIGN)); }
   overflowFlag(): Expression { return this.f.let(this.signBit(state.FLAG_OVERFLOW)); }
-  parityFlag(): Expression { return this.f.let(this.vcpu.load('i32.load8_u', state.FLAG_SIGN).popcnt().and(1).xor(1)); }
-  adjustFlag(): Expression { return this.f.let(this.vcpu.load('i32.load', state.FLAG_CARRY).shrU(3).and(1)); }
+  parityFlag(): Expression { return this.f.let(this.word(state.FLAG_SIGN).wrap().and(0xff).popcnt().and(1).xor(1)); }
+  adjustFlag(): Expression { return this.f.let(this.word(state.FLAG_CARRY).wrap().shrU(3).and(1)); }
 
   condition(cc: number): Expression {
-    const word = (offset: number): Expression => this.vcpu.load('i64.load', offset);
+    const word = (offset: number): Expression => this.word(offset);
     const less = (): Expression => word(state.FLAG_SIGN).xor(word(state.FLAG_OVERFLOW)).ltS(0);
     let value: Expression;
     switch (cc >> 1) {
@@ -409,20 +409,25 @@ export class InterpreterSemantics implements Semantics {
   // --- State --------------------------------------------------------------------------------------
 
   state32(offset: number): Expression { return this.f.let(this.vcpu.load('i32.load', offset)); }
-  state64(offset: number): Expression { return this.f.let(this.vcpu.load('i64.load', offset)); }
+  state64(offset: number): Expression { return this.f.let(this.word(offset)); }
   setState32(offset: number, value: Value): void { this.f.store('i32.store', this.vcpu, value, offset); }
   setState64(offset: number, value: Value): void { this.f.store('i64.store', this.vcpu, value, offset); }
   argument(index: number): Expression { return this.state64(state.ARGUMENT + 8 * index); }
   setArgument(index: number, value: Expression): void { this.setState64(state.ARGUMENT + 8 * index, value); }
 
+  /** A 64-bit word of the state, not kept: for use at once. */
+  protected word(offset: number): Expression {
+    return this.vcpu.load('i64.load', offset);
+  }
+
   private signBit(offset: number): Expression {
-    return this.vcpu.load('i64.load', offset).shrU(63).wrap();
+    return this.word(offset).shrU(63).wrap();
   }
 
   // --- Memory -------------------------------------------------------------------------------------
 
   /** The TLB entry for an address, and whether it translates `bytes` bytes for the access `tag` stands for. */
-  private probe(address: Expression, bytes: number, tag: number): { entry: Expression; hit: Expression } {
+  protected probe(address: Expression, bytes: number, tag: number): { entry: Expression; hit: Expression } {
     const { f } = this;
     const shift = 12 - Math.log2(L.TLB_ENTRY_SIZE);
     const mask = (L.TLB_ENTRIES - 1) * L.TLB_ENTRY_SIZE;
@@ -432,7 +437,7 @@ export class InterpreterSemantics implements Semantics {
     return { entry, hit: entry.load('i64.load', tag).eq(last.and(-4096)) };
   }
 
-  private hostOf(address: Expression, entry: Expression): Expression {
+  protected hostOf(address: Expression, entry: Expression): Expression {
     return address.wrap().add(entry.load('i32.load', L.TLB_ADDEND));
   }
 
@@ -448,7 +453,7 @@ export class InterpreterSemantics implements Semantics {
     return this.loadAt(address, 128, 'v128.load', 'v128', false, null);
   }
 
-  private loadAt(address: Expression, bits: number, name: string, type: 'i64' | 'v128', modify: boolean, host: Local | null): Expression {
+  protected loadAt(address: Expression, bits: number, name: string, type: 'i64' | 'v128', modify: boolean, host: Local | null): Expression {
     const { f } = this;
     const a = f.let(address);
     const { entry, hit } = this.probe(a, bits / 8, modify ? L.TLB_WRITE : L.TLB_READ);
@@ -534,7 +539,7 @@ export class InterpreterSemantics implements Semantics {
   // --- Stack --------------------------------------------------------------------------------------
 
   /** Linear address of the stack at SP + offset. */
-  private stackAt(offset: number): Expression {
+  protected stackAt(offset: number): Expression {
     if (this.longMode) return this.f.let(this.state64(state.RSP).add(offset));
     return this.f.call(this.targets.stackLinear, this.vcpu, i32(offset));
   }
@@ -592,7 +597,7 @@ export class InterpreterSemantics implements Semantics {
   }
 
   /** Cuts an instruction pointer to what the mode holds. */
-  private wrapIp(ip: Expression): Expression {
+  protected wrapIp(ip: Expression): Expression {
     return this.longMode ? ip : ip.zeroExtend(this.operandBits === 16 ? 16 : 32);
   }
 
@@ -625,7 +630,7 @@ export class InterpreterSemantics implements Semantics {
   }
 
   /** Follows a link of this operation; where it leads to another page, looks its target up. */
-  private follow(link: number, target: () => Expression): void {
+  protected follow(link: number, target: () => Expression): void {
     const { f } = this;
     const block = f.local('i32');
     f.set(block, this.op.load('i32.load', link));
@@ -691,7 +696,7 @@ export class InterpreterSemantics implements Semantics {
 
   // --- Faults and helpers -------------------------------------------------------------------------
 
-  private synchronise(): void {
+  protected synchronise(): void {
     this.setState32(state.CURRENT_OP, this.op);
   }
 
