@@ -57,7 +57,12 @@ export function storeEnvironment(s: RegisterStack, m: number, format: Environmen
       fields.push(fip, fcs, fdp, fds);
       break;
     case 'real32':
-      fields.push((fip & 0xffff) | (0xffff << 16), ((fip >>> 16) << 12) | fop, (fdp & 0xffff) | (0xffff << 16), (fdp >>> 16) << 12);
+      fields.push(
+        (fip & 0xffff) | (0xffff << 16),
+        ((fip >>> 16) << 12) | fop,
+        (fdp & 0xffff) | (0xffff << 16),
+        (fdp >>> 16) << 12,
+      );
       break;
     case 'real16':
       fields.push(fip, ((fip >>> 4) & 0xf000) | fop, fdp, (fdp >>> 4) & 0xf000);
@@ -78,7 +83,8 @@ export function loadEnvironment(s: RegisterStack, m: number, format: Environment
   // The 16-bit protected-mode format has no room for FOP.
   let fop = wide ? (fcs >>> 16) & 0x7ff : 0;
   if (format === 'real32' || format === 'real16') {
-    const high = format === 'real32' ? (value: number) => ((value >>> 12) & 0xffff) << 16 : (value: number) => (value & 0xf000) << 4;
+    const high =
+      format === 'real32' ? (value: number) => ((value >>> 12) & 0xffff) << 16 : (value: number) => (value & 0xf000) << 4;
     fop = fcs & 0x7ff;
     fip = (fip & 0xffff) | high(fcs);
     fdp = (fdp & 0xffff) | high(fds);

@@ -353,7 +353,7 @@ export class Float80 {
       const extra = (low << 31) | (bExtra >>> 1) | (bExtra & 1);
       this.finish(sign, exponent + 1, (high >>> 1) | INTEGER_BIT, (low >>> 1) | (high << 31), extra, this.precision);
     } else if (high >= 0x8000_0000) this.finish(sign, exponent, high | 0, low | 0, bExtra, this.precision);
-    else if (((high | low | bExtra) >>> 0) === 0) this.setZero(sign);
+    else if ((high | low | bExtra) >>> 0 === 0) this.setZero(sign);
     else this.normalize(sign, exponent, high | 0, low | 0, bExtra, this.precision);
   }
 
@@ -380,8 +380,7 @@ export class Float80 {
     const p0 = Math.imul(aLow, bLow);
     const s1 = (multiplyHigh(aLow, bLow) >>> 0) + (Math.imul(aLow, bHigh) >>> 0) + (Math.imul(aHigh, bLow) >>> 0);
     const c1 = s1 >= 2 * TWO_32 ? 2 : s1 >= TWO_32 ? 1 : 0;
-    const s2 =
-      (multiplyHigh(aLow, bHigh) >>> 0) + (multiplyHigh(aHigh, bLow) >>> 0) + (Math.imul(aHigh, bHigh) >>> 0) + c1;
+    const s2 = (multiplyHigh(aLow, bHigh) >>> 0) + (multiplyHigh(aHigh, bLow) >>> 0) + (Math.imul(aHigh, bHigh) >>> 0) + c1;
     const c2 = s2 >= 2 * TWO_32 ? 2 : s2 >= TWO_32 ? 1 : 0;
     let high = (multiplyHigh(aHigh, bHigh) + c2) | 0;
     let low = s2 | 0;
@@ -431,8 +430,7 @@ export class Float80 {
     const remains = (this.low | this.high) !== 0;
     if (!below) {
       const low = (first << 31) | (second >>> 1);
-      return this.finish(
-        sign, exponent, INTEGER_BIT | (first >>> 1), low, (second << 31) | (remains ? 1 : 0), this.precision);
+      return this.finish(sign, exponent, INTEGER_BIT | (first >>> 1), low, (second << 31) | (remains ? 1 : 0), this.precision);
     }
     const extra = remains ? this.#compareDoubled(bLow, bHigh) : 0;
     this.finish(sign, exponent - 1, first, second, extra, this.precision);
@@ -494,15 +492,16 @@ export class Float80 {
     const n1 = (even ? this.low << 31 : 0) >>> 0;
     let first = Math.min(Math.floor(Math.sqrt(n3 * TWO_32 + n2)), TWO_32 - 1);
     let rest = (n3 - (multiplyHigh(first, first) >>> 0)) * TWO_32 + (n2 - (Math.imul(first, first) >>> 0));
+    // What rounding the radicand down to a double takes from its root is below half a unit of that: only too much is possible.
     if (rest < 0) rest += 2 * --first + 1;
-    else if (rest > 2 * first) rest -= 2 * first++ + 1;
     let second = Math.min(Math.floor((rest * TWO_32 + n1) / (2 * first)), TWO_32 - 1);
     for (;;) {
       // What remains of the radicand is over * 2^32 - squareLow, and must lie between 0 and twice the root.
       const productLow = Math.imul(first, second);
       const over =
         (rest - 2 * (multiplyHigh(first, second) >>> 0) - (productLow >>> 31)) * TWO_32 +
-        (n1 - ((productLow << 1) >>> 0)) - (multiplyHigh(second, second) >>> 0);
+        (n1 - ((productLow << 1) >>> 0)) -
+        (multiplyHigh(second, second) >>> 0);
       const squareLow = Math.imul(second, second) >>> 0;
       if (over * TWO_32 - squareLow < 0) second--;
       else if ((over - 2 * first) * TWO_32 - squareLow - 2 * second > 0) second++;
@@ -593,9 +592,7 @@ export class Float80 {
    * What remains of a after taking off multiples of b: the quotient truncated (FPREM) or, with `nearest`,
    * rounded (FPREM1). Exponents 64 or more apart are brought closer by one step, and `quotient` says so.
    */
-  remainder(
-    aLow: number, aHigh: number, aSe: number, bLow: number, bHigh: number, bSe: number, nearest: boolean,
-  ): void {
+  remainder(aLow: number, aHigh: number, aSe: number, bLow: number, bHigh: number, bSe: number, nearest: boolean): void {
     const a = classify(aLow, aHigh, aSe);
     const b = classify(bLow, bHigh, bSe);
     this.quotient = NO_QUOTIENT;
@@ -732,7 +729,7 @@ export class Float80 {
       if ((this.masks & OVERFLOW) === 0) return;
       this.flags |= PRECISION;
       this.#setOverflowed(sign, precision);
-      if ((this.high << 1) !== 0) this.signExponent = sign | (limit - 1);
+      if (this.high << 1 !== 0) this.signExponent = sign | (limit - 1);
       return;
     }
     if (exponent < minimum) {
@@ -773,7 +770,9 @@ export class Float80 {
       // The most negative integer has no positive counterpart.
       const limitHigh = bits === 64 ? INTEGER_BIT : 0;
       const limitLow = bits === 64 ? 0 : 1 << (bits - 1);
-      const limit = negative ? !isBelow(limitLow, limitHigh, this.low, this.high) : isBelow(this.low, this.high, limitLow, limitHigh);
+      const limit = negative
+        ? !isBelow(limitLow, limitHigh, this.low, this.high)
+        : isBelow(this.low, this.high, limitLow, limitHigh);
       if (limit) {
         if (negative) {
           this.low = -this.low | 0;
@@ -799,4 +798,4 @@ export class Float80 {
 
 /** 10^18, the first integer that packed BCD cannot hold. */
 const DECIMAL_LIMIT_LOW = Number(BigInt.asIntN(32, 10n ** 18n));
-const DECIMAL_LIMIT_HIGH = Number(10n ** 18n >> 32n);
+const DECIMAL_LIMIT_HIGH = Number((10n ** 18n) >> 32n);

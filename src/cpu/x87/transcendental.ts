@@ -151,7 +151,13 @@ function logarithm(x: Real): bigint {
 
 /** FYL2X: y * log2(x). */
 export function timesLogarithm(
-  unit: Float80, xLow: number, xHigh: number, xSe: number, yLow: number, yHigh: number, ySe: number,
+  unit: Float80,
+  xLow: number,
+  xHigh: number,
+  xSe: number,
+  yLow: number,
+  yHigh: number,
+  ySe: number,
 ): void {
   const kindX = classify(xLow, xHigh, xSe);
   const kindY = classify(yLow, yHigh, ySe);
@@ -179,7 +185,13 @@ export function timesLogarithm(
 
 /** FYL2XP1: y * log2(1 + x). */
 export function timesLogarithmPlusOne(
-  unit: Float80, xLow: number, xHigh: number, xSe: number, yLow: number, yHigh: number, ySe: number,
+  unit: Float80,
+  xLow: number,
+  xHigh: number,
+  xSe: number,
+  yLow: number,
+  yHigh: number,
+  ySe: number,
 ): void {
   const kindX = classify(xLow, xHigh, xSe);
   const kindY = classify(yLow, yHigh, ySe);
@@ -232,7 +244,13 @@ function arctangentOfEighths(step: number): bigint {
 
 /** FPATAN: the angle of the point (x, y), from -pi to pi. */
 export function arctangentOf(
-  unit: Float80, xLow: number, xHigh: number, xSe: number, yLow: number, yHigh: number, ySe: number,
+  unit: Float80,
+  xLow: number,
+  xHigh: number,
+  xSe: number,
+  yLow: number,
+  yHigh: number,
+  ySe: number,
 ): void {
   const kindX = classify(xLow, xHigh, xSe);
   const kindY = classify(yLow, yHigh, ySe);
@@ -250,7 +268,7 @@ export function arctangentOf(
   if (sizes < TINY && !left) {
     // The angle is the ratio, less a part that is too small to see; it may be too small for a fixed point.
     const ratio = (y.significand << BigInt(FRACTION)) / x.significand;
-    const exact = (ratio * x.significand) === y.significand << BigInt(FRACTION);
+    const exact = ratio * x.significand === y.significand << BigInt(FRACTION);
     return finish(unit, sign, exact ? (ratio << 64n) - 1n : ratio << 64n, y.exponent - x.exponent - FRACTION - 64);
   }
   const steep = sizes > 0;
@@ -300,7 +318,7 @@ function reduce(low: number, high: number, signExponent: number): Circular {
   const x = magnitudeOf(low, high, signExponent);
   let angle = shift(x.significand, x.exponent + FRACTION);
   const half = REDUCTION_PI >> 1n;
-  let quadrant = Number((angle + (half >> 1n)) / half & 3n);
+  let quadrant = Number(((angle + (half >> 1n)) / half) & 3n);
   angle -= ((angle + (half >> 1n)) / half) * half;
   let negative = (signExponent & SIGN) !== 0;
   if (angle < 0n) {
@@ -316,7 +334,11 @@ function reduce(low: number, high: number, signExponent: number): Circular {
 
 /** FSIN, FCOS and FPTAN of an operand that `isReducible` accepts, or a NaN, infinity or unsupported one. */
 export function circular(
-  unit: Float80, which: 'sine' | 'cosine' | 'tangent', low: number, high: number, signExponent: number,
+  unit: Float80,
+  which: 'sine' | 'cosine' | 'tangent',
+  low: number,
+  high: number,
+  signExponent: number,
 ): void {
   const kind = classify(low, high, signExponent);
   if (kind >= QUIET_NAN) return unit.propagate(low, high, signExponent);

@@ -5,7 +5,15 @@
  */
 
 import { FLAG_CARRY, FLAG_OVERFLOW, FLAG_SIGN, FLAG_ZERO } from '../state.ts';
-import { ENVIRONMENT_BYTES, type EnvironmentFormat, loadEnvironment, loadState, STATE_BYTES, storeEnvironment, storeState } from './environment.ts';
+import {
+  ENVIRONMENT_BYTES,
+  type EnvironmentFormat,
+  loadEnvironment,
+  loadState,
+  STATE_BYTES,
+  storeEnvironment,
+  storeState,
+} from './environment.ts';
 import {
   ALL_EXCEPTIONS,
   BIAS,
@@ -32,23 +40,23 @@ import {
   ZERO_DIVIDE,
 } from './float80.ts';
 import { BUSY, C0, C1, C2, C3, ERROR_SUMMARY, RegisterStack, STACK_FAULT } from './register-stack.ts';
-import {
-  arctangentOf,
-  circular,
-  exponential,
-  isReducible,
-  timesLogarithm,
-  timesLogarithmPlusOne,
-} from './transcendental.ts';
+import { arctangentOf, circular, exponential, isReducible, timesLogarithm, timesLogarithmPlusOne } from './transcendental.ts';
 
 /** An operation: on the stack `s`, register ST(i) and the memory operand at linear address `m`, as far as it has them. */
 type Operation = (s: RegisterStack, i: number, m: number) => void;
 
-/** Arithmetic by bits 3 to 5 of its encodings. */
+/** What has register, memory and popping forms. `Reverse`: the destination is subtracted from the source, or divides it. */
 type Arithmetic = 'add' | 'multiply' | 'subtract' | 'subtractReverse' | 'divide' | 'divideReverse';
 
 function compute(
-  f: Float80, operation: Arithmetic, aLow: number, aHigh: number, aSe: number, bLow: number, bHigh: number, bSe: number,
+  f: Float80,
+  operation: Arithmetic,
+  aLow: number,
+  aHigh: number,
+  aSe: number,
+  bLow: number,
+  bHigh: number,
+  bSe: number,
 ): void {
   switch (operation) {
     case 'add':
@@ -108,8 +116,14 @@ function memory(operation: Arithmetic, load: Load): Operation {
   };
 }
 
-const toTop = (operation: Arithmetic): Operation => (s, i) => registers(s, operation, 0, i);
-const fromTop = (operation: Arithmetic, pops = false): Operation => (s, i) => registers(s, operation, i, 0, pops);
+const toTop =
+  (operation: Arithmetic): Operation =>
+  (s, i) =>
+    registers(s, operation, 0, i);
+const fromTop =
+  (operation: Arithmetic, pops = false): Operation =>
+  (s, i) =>
+    registers(s, operation, i, 0, pops);
 
 /** C3, C2 and C0 by result of a comparison. */
 const CONDITIONS = [C0, C3, 0, C3 | C2 | C0];
@@ -140,10 +154,12 @@ type Report = (s: RegisterStack, relation: number) => void;
 
 const toConditions: Report = (s, relation) => setConditions(s, CONDITIONS[relation]);
 
-const compareMemory = (load: Load, pops: 0 | 1): Operation => (s, _, m) => {
-  load(s, m);
-  compareLoaded(s, s.isEmpty(0), false, pops, toConditions);
-};
+const compareMemory =
+  (load: Load, pops: 0 | 1): Operation =>
+  (s, _, m) => {
+    load(s, m);
+    compareLoaded(s, s.isEmpty(0), false, pops, toConditions);
+  };
 
 function compareRegister(s: RegisterStack, i: number, quiet: boolean, pops: number, report: Report): void {
   const b = s.st(i);
@@ -151,9 +167,15 @@ function compareRegister(s: RegisterStack, i: number, quiet: boolean, pops: numb
   compareLoaded(s, s.isEmpty(0) || s.isEmpty(i), quiet, pops, report);
 }
 
-const compare = (quiet: boolean, pops: 0 | 1): Operation => (s, i) => compareRegister(s, i, quiet, pops, toConditions);
+const compare =
+  (quiet: boolean, pops: 0 | 1): Operation =>
+  (s, i) =>
+    compareRegister(s, i, quiet, pops, toConditions);
 
-const compareAndPopBoth = (quiet: boolean): Operation => (s) => compareRegister(s, 1, quiet, 2, toConditions);
+const compareAndPopBoth =
+  (quiet: boolean): Operation =>
+  (s) =>
+    compareRegister(s, 1, quiet, 2, toConditions);
 
 /** FCOMI and its relatives: to ZF, PF and CF, in the lazy form the state has them in. OF, SF and AF become 0. */
 const toFlags: Report = (s, relation) => {
@@ -169,12 +191,14 @@ const toFlags: Report = (s, relation) => {
   w[s.base + (FLAG_OVERFLOW >> 2) + 1] = 0;
 };
 
-const compareToFlags = (quiet: boolean, pops: 0 | 1): Operation => (s, i) => {
-  // Unlike the other comparisons, these keep C1 unless a register is empty.
-  const kept = s.isEmpty(0) || s.isEmpty(i) ? 0 : s.status & C1;
-  compareRegister(s, i, quiet, pops, toFlags);
-  s.status |= kept;
-};
+const compareToFlags =
+  (quiet: boolean, pops: 0 | 1): Operation =>
+  (s, i) => {
+    // Unlike the other comparisons, these keep C1 unless a register is empty.
+    const kept = s.isEmpty(0) || s.isEmpty(i) ? 0 : s.status & C1;
+    compareRegister(s, i, quiet, pops, toFlags);
+    s.status |= kept;
+  };
 
 function isCarry(s: RegisterStack): boolean {
   return s.words[s.base + (FLAG_CARRY >> 2) + 1] < 0;
@@ -190,45 +214,55 @@ function isParityEven(s: RegisterStack): boolean {
   return ((0x6996 >> (folded & 0xf)) & 1) === 0;
 }
 
-const moveIf = (condition: (s: RegisterStack) => boolean, expected: boolean): Operation => (s, i) => {
-  if (s.isEmpty(0) || s.isEmpty(i)) {
-    if (s.underflow()) s.writeIndefinite(0);
-    return;
-  }
-  if (condition(s) !== expected) return;
-  const b = s.st(i);
-  s.write(0, s.words[b], s.words[b + 1], s.words[b + 2] & 0xffff);
-};
+const moveIf =
+  (condition: (s: RegisterStack) => boolean, expected: boolean): Operation =>
+  (s, i) => {
+    if (s.isEmpty(0) || s.isEmpty(i)) {
+      if (s.underflow()) s.writeIndefinite(0);
+      return;
+    }
+    if (condition(s) !== expected) return;
+    const b = s.st(i);
+    s.write(0, s.words[b], s.words[b + 1], s.words[b + 2] & 0xffff);
+  };
 
-const push = (load: Load): Operation => (s, _, m) => {
-  load(s, m);
-  s.pushResult();
-};
+const push =
+  (load: Load): Operation =>
+  (s, _, m) => {
+    load(s, m);
+    s.pushResult();
+  };
 
-const pushFloat = (load: Load): Operation => (s, _, m) => {
-  load(s, m);
-  s.float.quietLoaded();
-  s.pushResult(DENORMAL);
-};
+const pushFloat =
+  (load: Load): Operation =>
+  (s, _, m) => {
+    load(s, m);
+    s.float.quietLoaded();
+    s.pushResult(DENORMAL);
+  };
 
 /** A constant by its value truncated to 64 bits and the 32 bits after them; its rounding is not reported. */
-const constant = (signExponent: number, high: number, low: number, extra: number): Operation => (s) => {
-  s.float.finish(0, signExponent, high | 0, low | 0, extra | 0, 64);
-  s.float.flags = 0;
-  s.pushResult();
-};
+const constant =
+  (signExponent: number, high: number, low: number, extra: number): Operation =>
+  (s) => {
+    s.float.finish(0, signExponent, high | 0, low | 0, extra | 0, 64);
+    s.float.flags = 0;
+    s.pushResult();
+  };
 
-const store = (pops: boolean): Operation => (s, i) => {
-  if (s.isEmpty(0)) {
-    if (!s.underflow()) return;
-    s.writeIndefinite(i);
-  } else {
-    s.settle(0);
-    const a = s.st(0);
-    s.write(i, s.words[a], s.words[a + 1], s.words[a + 2] & 0xffff);
-  }
-  if (pops) s.pop();
-};
+const store =
+  (pops: boolean): Operation =>
+  (s, i) => {
+    if (s.isEmpty(0)) {
+      if (!s.underflow()) return;
+      s.writeIndefinite(i);
+    } else {
+      s.settle(0);
+      const a = s.st(0);
+      s.write(i, s.words[a], s.words[a + 1], s.words[a + 2] & 0xffff);
+    }
+    if (pops) s.pop();
+  };
 
 /** A conversion in the unit to what is to be stored, and the store. */
 interface Format {
@@ -291,7 +325,10 @@ function storeTo(s: RegisterStack, format: Format, m: number, pops: boolean): vo
   if (pops) s.pop();
 }
 
-const storeMemory = (format: Format, pops: boolean): Operation => (s, _, m) => storeTo(s, format, m, pops);
+const storeMemory =
+  (format: Format, pops: boolean): Operation =>
+  (s, _, m) =>
+    storeTo(s, format, m, pops);
 
 function storeFloat80(s: RegisterStack, m: number): void {
   const a = s.st(0);
@@ -354,76 +391,88 @@ function exchange(s: RegisterStack, i: number): void {
 }
 
 /** Changes the sign of ST(0), whatever it holds. */
-const signed = (change: (signExponent: number) => number): Operation => (s) => {
-  if (s.isEmpty(0)) {
-    if (s.underflow()) s.writeIndefinite(0);
-    return;
-  }
-  s.settle(0);
-  const a = s.st(0);
-  s.words[a + 2] = change(s.words[a + 2] & 0xffff);
-};
+const signed =
+  (change: (signExponent: number) => number): Operation =>
+  (s) => {
+    if (s.isEmpty(0)) {
+      if (s.underflow()) s.writeIndefinite(0);
+      return;
+    }
+    s.settle(0);
+    const a = s.st(0);
+    s.words[a + 2] = change(s.words[a + 2] & 0xffff);
+  };
 
 /** An operation of the unit on ST(0) alone. */
-const unary = (operation: (f: Float80, low: number, high: number, signExponent: number) => void): Operation => (s) => {
-  if (s.isEmpty(0)) {
-    if (s.underflow()) s.writeIndefinite(0);
-    return;
-  }
-  const a = s.st(0);
-  operation(s.float, s.words[a], s.words[a + 1], s.words[a + 2] & 0xffff);
-  if (s.settle(s.float.flags)) s.writeResult(0);
-};
+const unary =
+  (operation: (f: Float80, low: number, high: number, signExponent: number) => void): Operation =>
+  (s) => {
+    if (s.isEmpty(0)) {
+      if (s.underflow()) s.writeIndefinite(0);
+      return;
+    }
+    const a = s.st(0);
+    operation(s.float, s.words[a], s.words[a + 1], s.words[a + 2] & 0xffff);
+    if (s.settle(s.float.flags)) s.writeResult(0);
+  };
 
-type Binary = (
-  f: Float80, aLow: number, aHigh: number, aSe: number, bLow: number, bHigh: number, bSe: number,
-) => void;
+type Binary = (f: Float80, aLow: number, aHigh: number, aSe: number, bLow: number, bHigh: number, bSe: number) => void;
 
 /** An operation of the unit on ST(0) and ST(1), to ST(0), or to ST(1) with a pop. */
-const binary = (operation: Binary, pops: boolean): Operation => (s) => {
-  const destination = pops ? 1 : 0;
-  if (s.isEmpty(0) || s.isEmpty(1)) {
-    if (!s.underflow()) return;
-    s.writeIndefinite(destination);
-  } else {
+const binary =
+  (operation: Binary, pops: boolean): Operation =>
+  (s) => {
+    const destination = pops ? 1 : 0;
+    if (s.isEmpty(0) || s.isEmpty(1)) {
+      if (!s.underflow()) return;
+      s.writeIndefinite(destination);
+    } else {
+      const w = s.words;
+      const a = s.st(0);
+      const b = s.st(1);
+      operation(s.float, w[a], w[a + 1], w[a + 2] & 0xffff, w[b], w[b + 1], w[b + 2] & 0xffff);
+      if (!s.settle(s.float.flags)) return;
+      s.writeResult(destination);
+    }
+    if (pops) s.pop();
+  };
+
+const partialRemainder =
+  (nearest: boolean): Operation =>
+  (s) => {
     const w = s.words;
+    const f = s.float;
+    s.status &= ~C2;
+    if (s.isEmpty(0) || s.isEmpty(1)) {
+      if (s.underflow()) s.writeIndefinite(0);
+      return;
+    }
     const a = s.st(0);
     const b = s.st(1);
-    operation(s.float, w[a], w[a + 1], w[a + 2] & 0xffff, w[b], w[b + 1], w[b + 2] & 0xffff);
-    if (!s.settle(s.float.flags)) return;
-    s.writeResult(destination);
-  }
-  if (pops) s.pop();
-};
+    f.remainder(w[a], w[a + 1], w[a + 2] & 0xffff, w[b], w[b + 1], w[b + 2] & 0xffff, nearest);
+    if (!s.settle(f.flags)) return;
+    s.writeResult(0);
+    const q = f.quotient;
+    if (q === NO_QUOTIENT) return;
+    setConditions(s, q === INCOMPLETE ? C2 : ((q & 4) !== 0 ? C0 : 0) | ((q & 2) !== 0 ? C3 : 0));
+    if (q > 0 && (q & 1) !== 0) s.status |= C1;
+  };
 
-const partialRemainder = (nearest: boolean): Operation => (s) => {
-  const w = s.words;
-  const f = s.float;
-  s.status &= ~C2;
-  if (s.isEmpty(0) || s.isEmpty(1)) {
-    if (s.underflow()) s.writeIndefinite(0);
-    return;
+/** Can an instruction that replaces ST(0) and pushes a second result do so? If not, indefinites take both places. */
+function hasRoomForTwo(s: RegisterStack): boolean {
+  const empty = s.isEmpty(0);
+  if (!empty && s.isEmpty(-1)) return true;
+  if (s.settle(INVALID | STACK_FAULT | (empty ? 0 : C1))) {
+    s.writeIndefinite(0);
+    s.top--;
+    s.writeIndefinite(0);
   }
-  const a = s.st(0);
-  const b = s.st(1);
-  f.remainder(w[a], w[a + 1], w[a + 2] & 0xffff, w[b], w[b + 1], w[b + 2] & 0xffff, nearest);
-  if (!s.settle(f.flags)) return;
-  s.writeResult(0);
-  const q = f.quotient;
-  if (q === NO_QUOTIENT) return;
-  setConditions(s, q === INCOMPLETE ? C2 : ((q & 4) !== 0 ? C0 : 0) | ((q & 2) !== 0 ? C3 : 0));
-  if (q > 0 && (q & 1) !== 0) s.status |= C1;
-};
+  return false;
+}
 
 /** FXTRACT: ST(0) becomes the exponent, and the significand is pushed. */
 function extract(s: RegisterStack): void {
-  if (s.isEmpty(0) || !s.isEmpty(-1)) {
-    const overflows = !s.isEmpty(0);
-    if (!s.settle(INVALID | STACK_FAULT | (overflows ? C1 : 0))) return;
-    s.writeIndefinite(0);
-    s.top--;
-    return s.writeIndefinite(0);
-  }
+  if (!hasRoomForTwo(s)) return;
   const f = s.float;
   const a = s.st(0);
   const low = s.words[a];
@@ -468,55 +517,53 @@ function examine(s: RegisterStack): void {
   s.status = (s.status & ~C1) | (negative ? C1 : 0);
 }
 
-const trigonometric = (which: 'sine' | 'cosine'): Operation => (s) => {
-  s.status &= ~C2;
-  if (s.isEmpty(0)) {
-    if (s.underflow()) s.writeIndefinite(0);
-    return;
-  }
-  const f = s.float;
-  const a = s.st(0);
-  const signExponent = s.words[a + 2] & 0xffff;
-  if (s.classify(0) === NORMAL && !isReducible(signExponent)) {
-    s.settle(0);
-    s.status |= C2;
-    return;
-  }
-  circular(f, which, s.words[a], s.words[a + 1], signExponent);
-  if (s.settle(f.flags)) s.writeResult(0);
-};
+const trigonometric =
+  (which: 'sine' | 'cosine'): Operation =>
+  (s) => {
+    s.status &= ~C2;
+    if (s.isEmpty(0)) {
+      if (s.underflow()) s.writeIndefinite(0);
+      return;
+    }
+    const f = s.float;
+    const a = s.st(0);
+    const signExponent = s.words[a + 2] & 0xffff;
+    if (s.classify(0) === NORMAL && !isReducible(signExponent)) {
+      s.settle(0);
+      s.status |= C2;
+      return;
+    }
+    circular(f, which, s.words[a], s.words[a + 1], signExponent);
+    if (s.settle(f.flags)) s.writeResult(0);
+  };
 
 /** FSINCOS and FPTAN: ST(0) becomes one function of it, and another (the cosine, or for the tangent 1) is pushed. */
-const trigonometricPair = (first: 'sine' | 'tangent'): Operation => (s) => {
-  s.status &= ~C2;
-  if (s.isEmpty(0) || !s.isEmpty(-1)) {
-    const overflows = !s.isEmpty(0);
-    if (!s.settle(INVALID | STACK_FAULT | (overflows ? C1 : 0))) return;
-    s.writeIndefinite(0);
+const trigonometricPair =
+  (first: 'sine' | 'tangent'): Operation =>
+  (s) => {
+    s.status &= ~C2;
+    if (!hasRoomForTwo(s)) return;
+    const f = s.float;
+    const a = s.st(0);
+    const low = s.words[a];
+    const high = s.words[a + 1];
+    const signExponent = s.words[a + 2] & 0xffff;
+    const kind = s.classify(0);
+    if (kind === NORMAL && !isReducible(signExponent)) {
+      s.settle(0);
+      s.status |= C2;
+      return;
+    }
+    circular(f, first, low, high, signExponent);
+    if (!s.settle(f.flags)) return;
+    s.writeResult(0);
+    if (kind < INFINITE) {
+      if (first === 'tangent') f.set(0, INTEGER_BIT, BIAS);
+      else circular(f, 'cosine', low, high, signExponent);
+    }
     s.top--;
-    return s.writeIndefinite(0);
-  }
-  const f = s.float;
-  const a = s.st(0);
-  const low = s.words[a];
-  const high = s.words[a + 1];
-  const signExponent = s.words[a + 2] & 0xffff;
-  const kind = s.classify(0);
-  if (kind === NORMAL && !isReducible(signExponent)) {
-    s.settle(0);
-    s.status |= C2;
-    return;
-  }
-  circular(f, first, low, high, signExponent);
-  if (!s.settle(f.flags)) return;
-  s.writeResult(0);
-  if (kind < INFINITE) {
-    if (first === 'tangent') f.set(0, INTEGER_BIT, BIAS);
-    else circular(f, 'cosine', low, high, signExponent);
-  }
-  s.top--;
-  s.writeResult(0);
-};
+    s.writeResult(0);
+  };
 
 const environment = (format: EnvironmentFormat) => ({
   load: ((s, _, m) => loadEnvironment(s, m, format)) satisfies Operation,
@@ -539,6 +586,8 @@ const real16 = environment('real16');
 /**
  * Every operation by its mnemonic and operands: m32 and m64 are floats or, with FI-, integers of so many bits;
  * for those with `sti`, ST(i) is named by the caller. Environments come in the four formats of SDM 1 8.1.10.
+ * Aliases: DC D0 is fcom_sti, DC D8 and DE D0 fcomp_sti, DD C8 and DF C8 fxch_sti, DF D0 and DF D8 fstp_sti,
+ * D9 D8 fstpnce_sti, DF C0 ffreep_sti; DB E0, E1 and E4 fneni.
  */
 const OPERATIONS = {
   fadd_m32: memory('add', float32),

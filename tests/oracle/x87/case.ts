@@ -5,7 +5,15 @@
 
 import { FLAG_CARRY, FLAG_OVERFLOW, FLAG_SIGN, FLAG_ZERO, VCPU_STATE_SIZE } from '../../../src/cpu/state.ts';
 import { FxState } from '../../../src/cpu/x87/fxsave.ts';
-import { ST_SHIFT, X87, X87_NOT_STORED, X87_OK, X87_OPERATIONS, X87_PENDING, type X87OperationName } from '../../../src/cpu/x87/x87.ts';
+import {
+  ST_SHIFT,
+  X87,
+  X87_NOT_STORED,
+  X87_OK,
+  X87_OPERATIONS,
+  X87_PENDING,
+  type X87OperationName,
+} from '../../../src/cpu/x87/x87.ts';
 import { ulpDistance, undefinedOf } from './undefined.ts';
 
 /** FNSAVE's image in 32-bit protected mode. */
@@ -83,12 +91,18 @@ function writeFlags(rflags: number): void {
 }
 
 function readFlags(): number {
-  const [zero, sign, carry, overflow] = [FLAG_ZERO, FLAG_SIGN, FLAG_CARRY, FLAG_OVERFLOW].map((at) => view.getBigInt64(VCPU + at, true));
+  const [zero, sign, carry, overflow] = [FLAG_ZERO, FLAG_SIGN, FLAG_CARRY, FLAG_OVERFLOW].map((at) =>
+    view.getBigInt64(VCPU + at, true),
+  );
   let ones = 0;
   for (let bit = 0n; bit < 8n; bit++) ones += Number((sign >> bit) & 1n);
   return (
-    (zero === 0n ? ZF : 0) | (sign < 0n ? SF : 0) | (ones % 2 === 0 ? PF : 0) |
-    (carry < 0n ? CF : 0) | ((carry & 8n) !== 0n ? AF : 0) | (overflow < 0n ? OF : 0)
+    (zero === 0n ? ZF : 0) |
+    (sign < 0n ? SF : 0) |
+    (ones % 2 === 0 ? PF : 0) |
+    (carry < 0n ? CF : 0) |
+    ((carry & 8n) !== 0n ? AF : 0) |
+    (overflow < 0n ? OF : 0)
   );
 }
 
@@ -101,13 +115,16 @@ export function runCase(c: Case): Outcome {
   bytes.set(c.memory, OPERAND);
   const done = execute(c.operation, c.i);
   const memory = bytes.slice(OPERAND, OPERAND + MEMORY_BYTES);
-  if (done === X87_NOT_STORED && memory.some((byte, at) => byte !== c.memory[at])) throw new Error(`${c.operation} wrote memory and denies it`);
+  if (done === X87_NOT_STORED && memory.some((byte, at) => byte !== c.memory[at]))
+    throw new Error(`${c.operation} wrote memory and denies it`);
   x87.execute(VCPU, X87_OPERATIONS.fnsave_protected32, SCRATCH);
   return { pending: done === X87_PENDING, rflags: readFlags(), image: bytes.slice(SCRATCH, SCRATCH + IMAGE_BYTES), memory };
 }
 
 function hex(data: Uint8Array, at: number, size: number): string {
-  return Buffer.from(data.subarray(at, at + size)).reverse().toString('hex');
+  return Buffer.from(data.subarray(at, at + size))
+    .reverse()
+    .toString('hex');
 }
 
 function word(data: Uint8Array, at: number): number {
@@ -118,7 +135,8 @@ function word(data: Uint8Array, at: number): number {
 export function differences(c: Case, expected: Outcome, actual: Outcome): string[] {
   const found: string[] = [];
   const check = (what: string, e: string | number, a: string | number) => {
-    if (e !== a) found.push(typeof e === 'number' ? `${what}: ${e.toString(16)}, not ${a.toString(16)}` : `${what}: ${e}, not ${a}`);
+    if (e !== a)
+      found.push(typeof e === 'number' ? `${what}: ${e.toString(16)}, not ${a.toString(16)}` : `${what}: ${e}, not ${a}`);
   };
   check('pending', Number(expected.pending), Number(actual.pending));
   if (expected.pending) return found;
@@ -126,8 +144,17 @@ export function differences(c: Case, expected: Outcome, actual: Outcome): string
   check('FCW', word(expected.image, CONTROL_AT), word(actual.image, CONTROL_AT));
   check('FSW', word(expected.image, STATUS_AT) & ~ignored.status, word(actual.image, STATUS_AT) & ~ignored.status);
   check('FTW', word(expected.image, TAGS_AT), word(actual.image, TAGS_AT));
-  if (!ignored.pointers) check('pointers', hex(expected.image, POINTERS_AT, REGISTERS_AT - POINTERS_AT), hex(actual.image, POINTERS_AT, REGISTERS_AT - POINTERS_AT));
-  check('high halves', hex(expected.image, 0, POINTERS_AT).replace(/(....)..../g, '$1'), hex(actual.image, 0, POINTERS_AT).replace(/(....)..../g, '$1'));
+  if (!ignored.pointers)
+    check(
+      'pointers',
+      hex(expected.image, POINTERS_AT, REGISTERS_AT - POINTERS_AT),
+      hex(actual.image, POINTERS_AT, REGISTERS_AT - POINTERS_AT),
+    );
+  check(
+    'high halves',
+    hex(expected.image, 0, POINTERS_AT).replace(/(....)..../g, '$1'),
+    hex(actual.image, 0, POINTERS_AT).replace(/(....)..../g, '$1'),
+  );
   for (let i = 0; i < 8; i++) {
     const at = REGISTERS_AT + i * REGISTER_BYTES;
     const [e, a] = [hex(expected.image, at, REGISTER_BYTES), hex(actual.image, at, REGISTER_BYTES)];
@@ -135,12 +162,16 @@ export function differences(c: Case, expected: Outcome, actual: Outcome): string
   }
   check('RFLAGS', expected.rflags & STATUS_FLAGS, actual.rflags & STATUS_FLAGS);
   const at = expected.memory.findIndex((byte, n) => byte !== actual.memory[n] && !ignored.memory(n));
-  if (at >= 0) found.push(`memory at ${at}: ${hex(expected.memory, 0, Math.max(10, at + 4))}, not ${hex(actual.memory, 0, Math.max(10, at + 4))}`);
+  if (at >= 0)
+    found.push(
+      `memory at ${at}: ${hex(expected.memory, 0, Math.max(10, at + 4))}, not ${hex(actual.memory, 0, Math.max(10, at + 4))}`,
+    );
   return found;
 }
 
 export function describeCase(c: Case): string {
   const registers = [0, 1, c.i].map((i) => hex(c.image, REGISTERS_AT + i * REGISTER_BYTES, REGISTER_BYTES));
   const words = [CONTROL_AT, STATUS_AT, TAGS_AT].map((at) => word(c.image, at).toString(16));
-  return `${c.operation} i=${c.i} FCW ${words[0]} FSW ${words[1]} FTW ${words[2]} ST(0) ${registers[0]} ST(1) ${registers[1]} ST(i) ${registers[2]} memory ${hex(c.memory, 0, 10)}`;
+  const state = `FCW ${words[0]} FSW ${words[1]} FTW ${words[2]} ST(0) ${registers[0]} ST(1) ${registers[1]} ST(i) ${registers[2]}`;
+  return `${c.operation} i=${c.i} ${state} memory ${hex(c.memory, 0, 10)}`;
 }

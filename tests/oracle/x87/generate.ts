@@ -4,7 +4,17 @@
  */
 
 import { X87_OPERATIONS, type X87OperationName } from '../../../src/cpu/x87/x87.ts';
-import { type Case, FX_NAMES, IMAGE_BYTES, MEMORY_BYTES, type OperationName, POINTERS_AT, REGISTER_BYTES, REGISTERS_AT, STATUS_FLAGS } from './case.ts';
+import {
+  type Case,
+  FX_NAMES,
+  IMAGE_BYTES,
+  MEMORY_BYTES,
+  type OperationName,
+  POINTERS_AT,
+  REGISTER_BYTES,
+  REGISTERS_AT,
+  STATUS_FLAGS,
+} from './case.ts';
 import { CONTROL } from './undefined.ts';
 
 /** xorshift32. */
@@ -77,7 +87,10 @@ function exponent(random: Random): number {
       return random.of([1, 2, 3, 0x7ffc, 0x7ffd, 0x7ffe]);
     case 2:
       // The edges of float32, float64 and integers.
-      return BIAS + random.of([-1075, -1074, -1023, -1022, -150, -149, -127, -126, 15, 16, 31, 32, 59, 60, 62, 63, 64, 127, 128, 1023, 1024]);
+      return (
+        BIAS +
+        random.of([-1075, -1074, -1023, -1022, -150, -149, -127, -126, 15, 16, 31, 32, 59, 60, 62, 63, 64, 127, 128, 1023, 1024])
+      );
     case 3:
       return 1 + random.below(80);
     case 4:
@@ -144,14 +157,59 @@ function related(random: Random, to: bigint): bigint {
     case 4:
       return sign | clamp(2 * BIAS - e + random.below(9) - 4) | (significand(random) | INTEGER_BIT);
     default:
-      return sign | clamp(random.chance(0.5) ? 0x7ffe - e + BIAS + random.below(5) : BIAS - e + random.below(70)) | (significand(random) | INTEGER_BIT);
+      return (
+        sign |
+        clamp(random.chance(0.5) ? 0x7ffe - e + BIAS + random.below(5) : BIAS - e + random.below(70)) |
+        (significand(random) | INTEGER_BIT)
+      );
   }
+}
+
+/** Close to 2^n from below, as far as its lowest bits go: rounding to fewer bits may carry all the way. */
+function almostPowerOfTwo(random: Random): bigint {
+  return ALL ^ BigInt(random.of([0, 0, 1, 2, 3, 0x3ff, 0x400, 0x7ff, 0x800, 0xfff]));
+}
+
+/** Two operands between which an operation has a decision to make that others rarely meet. */
+function decidingPair(random: Random, operation: string): [first: bigint, second: bigint] {
+  const sign = () => (random.chance(0.5) ? 1n << 79n : 0n);
+  const number = (e: number, s: bigint) => sign() | (BigInt(e) << 64n) | s;
+  const power = BIAS - 8000 + random.below(16000);
+  if (operation.startsWith('fprem')) {
+    // A quotient that ends in one half, or nearly; or one between one half and one.
+    if (random.chance(0.3))
+      return [number(power, significand(random) | INTEGER_BIT), number(power + 1, significand(random) | INTEGER_BIT)];
+    const divisor = BigInt((random.bits() | 1) >>> random.below(32)) | 1n;
+    const dividend = divisor * BigInt(2 * random.below(64) + 1);
+    const normal = (value: bigint, scale: number) => {
+      const length = value.toString(2).length;
+      return number(power + length + scale, value << BigInt(64 - length));
+    };
+    return [normal(dividend, -1) + (random.chance(0.3) ? BigInt(random.below(3)) : 0n), normal(divisor, 0)];
+  }
+  if (operation.startsWith('fdiv') && random.chance(0.5)) {
+    // The quotient's first 32 bits are reached by a hair, and the divisor is less than the double nearest to it.
+    const divisor = ((random.bits64() | INTEGER_BIT) & ~0x7ffn) | BigInt(0x600 + random.below(0x200));
+    const digit = BigInt(random.bits()) | (1n << 31n);
+    const dividend = ((digit * divisor) >> 32n) + 1n;
+    const scale = BigInt(64 - dividend.toString(2).length);
+    const [over, under] = [number(power - Number(scale), dividend << scale), number(power, divisor)];
+    return operation === 'fdiv_st0_sti' || /^fdivr/.test(operation) ? [over, under] : [under, over];
+  }
+  // A result around the smallest normal number.
+  const e = random.below(4) - 2;
+  if (operation.startsWith('fmul')) return [number(power, INTEGER_BIT), number(BIAS + e - power, almostPowerOfTwo(random))];
+  const [almost, exact] = [number(8000 + e, almostPowerOfTwo(random)), number(BIAS + 8000, INTEGER_BIT)];
+  if (operation === 'fdiv_st0_sti' || operation.startsWith('fdivr')) return [almost, exact];
+  if (operation.startsWith('fdiv')) return [exact, almost];
+  return [number(Math.max(0, e), almostPowerOfTwo(random)), number(random.below(3), random.of([1n, 2n, 0x400n, INTEGER_BIT]))];
 }
 
 /** Operands where a transcendental function is neither trivial nor out of its domain. */
 function transcendentalOperand(random: Random, operation: string): bigint {
   const sign = random.chance(0.5) ? 1n << 79n : 0n;
-  const within = (from: number, to: number) => sign | (BigInt(BIAS + from + random.below(to - from + 1)) << 64n) | (significand(random) | INTEGER_BIT);
+  const within = (from: number, to: number) =>
+    sign | (BigInt(BIAS + from + random.below(to - from + 1)) << 64n) | (significand(random) | INTEGER_BIT);
   switch (operation) {
     case 'f2xm1':
       return within(random.chance(0.3) ? -70 : -8, -1);
@@ -187,7 +245,9 @@ function float64(random: Random): bigint {
 }
 
 function packedDecimal(random: Random): bigint {
-  const digits = Array.from({ length: 18 }, () => (random.chance(0.02) ? random.of(['a', 'b', 'c', 'd', 'e', 'f']) : String(random.below(10))));
+  const digits = Array.from({ length: 18 }, () =>
+    random.chance(0.02) ? random.of(['a', 'b', 'c', 'd', 'e', 'f']) : String(random.below(10)),
+  );
   const leading = random.below(19);
   return BigInt(`0x${random.of(['00', '80', '7f', 'ff'])}${digits.map((digit, n) => (n < leading ? '0' : digit)).join('')}`);
 }
@@ -217,6 +277,7 @@ function putBig(bytes: Uint8Array, at: number, value: bigint, size: number): voi
 /** Operations that read or write RFLAGS. */
 const FLAGS = /^f(cmov|u?comi)/;
 const PUSHES = /^(fld(?!cw|env)|fild|fbld|fsincos|fptan|fxtract)/;
+const DECIDING = /^(fprem|f(add|sub|mul|div)r?p?_st)/;
 const TRANSCENDENTALS = /^(f2xm1|fyl2x|fyl2xp1|fpatan|fsin|fcos|fsincos|fptan)$/;
 
 /** An FSAVE image with the two operands at ST(0) and ST(i), others holding recognizable numbers. */
@@ -234,8 +295,9 @@ function image(random: Random, operation: string, i: number): Uint8Array {
   let tags = 0;
   for (let st = 0; st < 8; st++) if (empty & (1 << st)) tags |= 3 << (2 * ((st + top) & 7));
   view.setUint32(8, 0xffff_0000 | tags, true);
-  const first = TRANSCENDENTALS.test(operation) && random.chance(0.7) ? transcendentalOperand(random, operation) : operand(random);
-  const second = random.chance(0.5) ? operand(random) : related(random, first);
+  let first = TRANSCENDENTALS.test(operation) && random.chance(0.7) ? transcendentalOperand(random, operation) : operand(random);
+  let second = random.chance(0.5) ? operand(random) : related(random, first);
+  if (DECIDING.test(operation) && random.chance(0.2)) [first, second] = decidingPair(random, operation);
   for (let st = 0; st < 8; st++) {
     const value = st === 0 ? first : st === 1 || st === i ? second : (BigInt(BIAS + st) << 64n) | INTEGER_BIT | BigInt(st);
     putBig(bytes, REGISTERS_AT + st * REGISTER_BYTES, value, REGISTER_BYTES);
@@ -259,7 +321,14 @@ function memoryOperand(random: Random, operation: string): Uint8Array {
     }
   } else if (operation.startsWith('fxrstor')) {
     for (let n = 0; n < 160; n++) bytes[n] = random.bits();
-    putBig(bytes, 24, random.chance(0.9) ? 0x1f80n : BigInt(random.bits() & 0xffff) | (random.chance(0.5) ? 1n << BigInt(18 + random.below(14)) : 0n), 4);
+    putBig(
+      bytes,
+      24,
+      random.chance(0.9)
+        ? 0x1f80n
+        : BigInt(random.bits() & 0xffff) | (random.chance(0.5) ? 1n << BigInt(18 + random.below(14)) : 0n),
+      4,
+    );
     for (let st = 0; st < 8; st++) putBig(bytes, 32 + 16 * st, operand(random), REGISTER_BYTES);
   } else if (operation.startsWith('fxsave')) bytes.fill(0xa5);
   else if (operation.startsWith('fldcw')) putBig(bytes, 0, BigInt(random.chance(0.5) ? random.bits() : control(random)), 2);
@@ -267,7 +336,19 @@ function memoryOperand(random: Random, operation: string): Uint8Array {
   else if (operation.endsWith('_m80')) putBig(bytes, 0, operand(random), 10);
   else if (/^fi.*_m(16|32|64)$/.test(operation)) {
     const size = Number(operation.slice(-2));
-    const value = random.of([0n, 1n, ALL, 1n << 63n, 1n << 31n, 1n << 15n, 0x7fffn, 0x7fff_ffffn, random.bits64(), random.bits64(), random.bits64() >> BigInt(random.below(64))]);
+    const value = random.of([
+      0n,
+      1n,
+      ALL,
+      1n << 63n,
+      1n << 31n,
+      1n << 15n,
+      0x7fffn,
+      0x7fff_ffffn,
+      random.bits64(),
+      random.bits64(),
+      random.bits64() >> BigInt(random.below(64)),
+    ]);
     putBig(bytes, 0, value, size / 8);
   } else if (operation.endsWith('_m32')) putBig(bytes, 0, BigInt(float32(random)), 4);
   else if (operation.endsWith('_m64')) putBig(bytes, 0, float64(random), 8);

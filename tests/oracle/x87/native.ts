@@ -3,7 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Case, IMAGE_BYTES, MEMORY_BYTES, type Outcome, STATUS_FLAGS } from './case.ts';
+import { type Case, IMAGE_BYTES, MEMORY_BYTES, type Outcome, POINTERS_AT, REGISTERS_AT, STATUS_FLAGS } from './case.ts';
 
 /** The image is padded to this in records. */
 const IMAGE_ROOM = 120;
@@ -15,6 +15,10 @@ function run(command: string, args: string[], input?: Uint8Array): Buffer {
   if (result.error) throw result.error;
   if (result.status !== 0) throw new Error(`${command} ${args.join(' ')}:\n${result.stderr}`);
   return result.stdout;
+}
+
+function hasPointers({ image }: Outcome): boolean {
+  return image.subarray(POINTERS_AT, REGISTERS_AT - 2).some((byte) => byte !== 0);
 }
 
 export class NativeX87 {
@@ -31,8 +35,16 @@ export class NativeX87 {
     this.names = run(this.#program, ['--names']).toString().trim().split('\n');
   }
 
-  /** Runs cases, each by the name in the harness that stands for its operation. */
+  /**
+   * Runs cases, each by the name in the harness that stands for its operation. AMD processors forget error pointers
+   * that no pending exception needs when the kernel switches tasks, so that zeros there are believed the second time.
+   */
   run(cases: Case[], nameOf: (c: Case) => string = (c) => c.operation): Outcome[] {
+    const [first, second] = [this.#runOnce(cases, nameOf), this.#runOnce(cases, nameOf)];
+    return first.map((outcome, n) => (hasPointers(outcome) ? outcome : second[n]));
+  }
+
+  #runOnce(cases: Case[], nameOf: (c: Case) => string): Outcome[] {
     const outcomes: Outcome[] = [];
     for (let start = 0; start < cases.length; start += BATCH) {
       const batch = cases.slice(start, start + BATCH);

@@ -20,7 +20,8 @@ const SHOWN = Number(process.env.SHOWN ?? 5);
 
 /** How many vectors of an operation are worth their bytes: few where there is little to get wrong. */
 function recordedCases(operation: OperationName): number {
-  if (/^(fld(1|l2t|l2e|pi|lg2|ln2|z)|fnop|fneni|fwait|emms|f(inc|dec)stp|ffreep?_sti|fcmov.*|f(chs|abs))$/.test(operation)) return 32;
+  if (/^(fld(1|l2t|l2e|pi|lg2|ln2|z)|fnop|fneni|fwait|emms|f(inc|dec)stp|ffreep?_sti|fcmov.*|f(chs|abs))$/.test(operation))
+    return 32;
   if (CONTROL.test(operation)) return 32;
   if (/^(fadd|fsub|fmul|fdiv|fsqrt|fscale|fprem1?|frndint|fst_m.*|fld_m.*)/.test(operation)) return 210;
   return 125;
@@ -61,7 +62,9 @@ function processorName(): string {
 }
 
 function record(native: NativeX87): void {
-  const cases = OPERATION_NAMES.filter((name) => native.names.includes(name)).flatMap((name) => casesOf(name, recordedCases(name), 1));
+  const cases = OPERATION_NAMES.filter((name) => native.names.includes(name)).flatMap((name) =>
+    casesOf(name, recordedCases(name), 1),
+  );
   const outcomes = native.run(cases);
   const file = encodeVectors({ processor: processorName(), vectors: cases.map((c, n) => ({ case: c, expected: outcomes[n] })) });
   writeFileSync(VECTORS, file);

@@ -29,7 +29,8 @@ export function undefinedOf(c: Case): Undefined {
   const pointers = !CONTROL.test(c.operation);
   if (TRANSCENDENTAL.has(c.operation)) return { ...NOTHING, pointers, status: C1, ulps: 1 };
   // MXCSR, what of it is writable, and XMM registers are not the harness's to set up.
-  if (c.operation.startsWith('fxsave')) return { ...NOTHING, memory: (offset) => (offset >= 24 && offset < 32) || (offset >= 160 && offset < 416) };
+  if (c.operation.startsWith('fxsave'))
+    return { ...NOTHING, memory: (offset) => (offset >= 24 && offset < 32) || (offset >= 160 && offset < 416) };
   return { ...NOTHING, pointers };
 }
 

@@ -60,7 +60,10 @@ export function decodeVectors(file: Uint8Array): VectorFile {
   let at = headerEnd;
   const byte = () => data[at++];
   const word = () => byte() | (byte() << 8);
-  const take = (size: number) => new Uint8Array(data.subarray(at, (at += size)));
+  const take = (size: number) => {
+    at += size;
+    return new Uint8Array(data.subarray(at - size, at));
+  };
   const memory = (before?: Uint8Array) => {
     const stored = take(word());
     if (stored.length === 0 && before) return before;
@@ -71,7 +74,10 @@ export function decodeVectors(file: Uint8Array): VectorFile {
   const vectors: Vector[] = [];
   while (at < data.length) {
     const c: Case = { operation: operations[byte()], i: byte(), rflags: word(), image: take(IMAGE_BYTES), memory: memory() };
-    vectors.push({ case: c, expected: { pending: byte() !== 0, rflags: word(), image: take(IMAGE_BYTES), memory: memory(c.memory) } });
+    vectors.push({
+      case: c,
+      expected: { pending: byte() !== 0, rflags: word(), image: take(IMAGE_BYTES), memory: memory(c.memory) },
+    });
   }
   return { processor, vectors };
 }
