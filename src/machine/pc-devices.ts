@@ -87,7 +87,7 @@ export class PcDevices {
     ports.register(map.PM1_CONTROL_PORT, PM1_CONTROL_BYTES, 'ACPI PM1 control', this.acpi.pm1Control);
     ports.register(map.PM_TIMER_PORT, PM_TIMER_BYTES, 'ACPI PM timer', pmTimer);
 
-    this.uart = new Uart16550({ clock, line: isa(map.COM1_IRQ), onTransmit: options.onSerialByte });
+    this.uart = new Uart16550({ clock, line: isa(map.COM1_IRQ), onTransmit: options.onSerialByte, waitForRts: true });
     ports.register(map.COM1_PORT, UART_BYTES, 'COM1', this.uart);
     const i8042 = new I8042({ keyboardLine: isa(map.KEYBOARD_IRQ), auxiliaryLine: isa(AUXILIARY_IRQ), a20, onReset: options.onReset });
     ports.register(map.I8042_DATA_PORT, 1, 'i8042 data', i8042.dataPort);
