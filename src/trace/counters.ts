@@ -230,7 +230,7 @@ export class Counters {
 
   snapshot(moment: (vcpu: number) => VcpuMoment): CountersSnapshot {
     const vcpus = Array.from({ length: this.vcpus }, (_, vcpu) => this.vcpuCounts(vcpu, moment(vcpu)));
-    return { vcpus, total: vcpus.reduce((sum, counts) => combine(sum, counts, 1)) };
+    return { vcpus, total: sum(vcpus) };
   }
 
   private vcpuCounts(vcpu: number, { instructions, inIrr, inIsr }: VcpuMoment): VcpuCounts {
@@ -308,6 +308,11 @@ function combine<Shape extends object>(a: Shape, b: Shape, sign: 1 | -1): Shape 
     return result;
   };
   return visit(a as Tree, b as Tree) as Shape;
+}
+
+/** Of several vCPUs, or several runs, together. */
+export function sum(counts: readonly VcpuCounts[]): VcpuCounts {
+  return counts.reduce((total, one) => combine(total, one, 1));
 }
 
 /** What happened from `before` to `after`. The numbers that are no counts (`inIrr`, `inIsr`) become their change, too. */

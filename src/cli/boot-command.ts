@@ -1,0 +1,90 @@
+/** `exitless boot`: a machine with its serial console on the terminal. */
+
+import { type Command, Option } from 'commander';
+import { formatCounters, Machine } from '../index.ts';
+import { OutputFile } from '../platform/node/index.ts';
+import { TerminalConsole } from './console.ts';
+import { ESCAPE_HELP } from './escape-key.ts';
+import { addSharedOptions, loadGuest, type SharedDefaults, type SharedOptions } from './machine-options.ts';
+import { describeEnd, exitStatusOf, runMachine, TIMEOUT_STATUS } from './machine-run.ts';
+import { choice, seconds } from './option-values.ts';
+import { runReport } from './run-report.ts';
+
+interface BootCommandOptions extends SharedOptions {
+  apic: 'xapic' | 'x2apic';
+  realtime?: boolean;
+  timeout?: number;
+  stats?: true;
+  json?: string;
+}
+
+const DEFAULTS: SharedDefaults = { smp: 1, boot: 'auto', append: 'console=ttyS0', guest: 'shell' };
+
+const HELP = `
+Without --kernel, boots Debian's cloud kernel to a busybox shell. On the console:
+${ESCAPE_HELP.map((line) => `  ${line}`).join('\n')}
+
+Input may be a pipe; at its end the guest gets Ctrl-D.
+
+Exit status: 0 power-off, 3 reboot, 4 panic, 5 triple fault, 6 hung, 7 emulation failure, ${TIMEOUT_STATUS} timeout;
+what the guest writes to port 0xf4 gives its own. 2 is a mistake in what was given, 1 one of ours.
+
+Examples:
+  exitless boot
+  exitless boot --smp 4 --memory 1G --apic xapic --stats
+  exitless boot --kernel bzImage --initrd initramfs.cpio --append 'console=ttyS0 quiet'
+  exitless boot --kvm=-pv-eoi,-steal-time --cost vmx-2012 --json counters.json
+  echo 'cat /proc/interrupts' | exitless boot --smp 2`;
+
+export function bootCommand(program: Command): void {
+  addSharedOptions(program.command('boot').description('boot a kernel, with its serial console on the terminal'), DEFAULTS)
+    .addOption(
+      new Option('--apic <mode>', 'xapic, or x2apic if the kernel wants it')
+        .argParser(choice('--apic', ['xapic', 'x2apic']))
+        .default('x2apic', 'x2apic'),
+    )
+    .option('--realtime', 'idle time takes as long as it says (the default at a terminal)')
+    .option('--no-realtime', 'idle time is skipped, and the same seed gives the same run')
+    .addOption(new Option('--timeout <seconds>', "break off after so many of the host's seconds").argParser(seconds))
+    .option('--stats', 'print the counters at the end')
+    .option('--json <file>', 'write them, and everything about the run')
+    .addHelpText('after', HELP)
+    .action(async (options: BootCommandOptions) => {
+      process.exitCode = await boot(options);
+    });
+}
+
+async function boot(options: BootCommandOptions): Promise<number> {
+  const json = options.json === undefined ? undefined : new OutputFile(options.json, 'JSON file');
+  const guest = await loadGuest(options, DEFAULTS, (line) => process.stderr.write(`${line}\n`));
+  const { apic, kvm, seed, realtime = process.stdin.isTTY === true } = options;
+  const machine = new Machine({ ...guest.machine, apic, kvm, seed, realtime });
+
+  let leaving = false;
+  const terminal = new TerminalConsole({
+    onInput: (bytes) => machine.serial.write(bytes),
+    onLeave: () => {
+      leaving = true;
+    },
+    onStatistics: () => terminal.notice(formatCounters(machine.counters())),
+  });
+  machine.serial.onOutput((bytes) => terminal.write(bytes));
+  try {
+    const end = await runMachine(machine, {
+      realtime,
+      timeoutSeconds: options.timeout,
+      pause: (milliseconds) => terminal.pause(milliseconds),
+      shouldLeave: () => leaving,
+    });
+    terminal.close();
+    const isQuiet = end.kind === 'left' || (end.kind === 'ended' && end.end === 'power-off' && !terminal.isTerminal);
+    if (!isQuiet) terminal.notice(`exitless: ${describeEnd(end)}`);
+    if (options.stats) process.stderr.write(`\n${formatCounters(machine.counters())}\n`);
+    json?.write(`${JSON.stringify(runReport(machine, guest, options, end), undefined, 2)}\n`);
+    json?.close();
+    return exitStatusOf(end);
+  } finally {
+    terminal.close();
+    machine.dispose();
+  }
+}

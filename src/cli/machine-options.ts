@@ -1,0 +1,133 @@
+/** The options that all commands share: what machine to make, and what to boot on it. */
+
+import { type Command, Option } from 'commander';
+import {
+  type BootMethod,
+  buildInitramfs,
+  COST_PROFILES,
+  type CostProfile,
+  DEFAULT_COST_PROFILE,
+  DEFAULT_LOAD,
+  KVM_FEATURES,
+  KVM_ON,
+  type KvmFeatureSet,
+  type MachineOptions,
+  SHELL_INIT,
+  WORKLOAD_INIT,
+} from '../index.ts';
+import { debianGuestFiles, type GuestFiles, readInput } from '../platform/node/index.ts';
+import { choice, costProfile, kvmFeatures, memorySize, seedValue, vcpuCount, wholeNumber } from './option-values.ts';
+
+/** What commander makes of the shared options. */
+export interface SharedOptions {
+  kernel?: string;
+  initrd?: string;
+  append?: string;
+  smp: number;
+  memory: number;
+  boot: BootMethod;
+  kvm: KvmFeatureSet;
+  cost: CostProfile;
+  seed: number;
+  load: number;
+}
+
+export interface SharedDefaults {
+  smp: number;
+  boot: BootMethod;
+  append: string;
+  /** /init of the guest that is booted unless one is given. */
+  guest: 'shell' | 'workload';
+}
+
+const MAX_LOAD = 1_000_000;
+const DEFAULT_MEMORY = '256M';
+
+export function addSharedOptions(command: Command, { smp, boot, append, guest }: SharedDefaults): Command {
+  const init = guest === 'shell' ? 'a shell' : 'the workload';
+  const profiles = COST_PROFILES.map(({ name }) => name).join(', ');
+  command
+    .option('--kernel <file>', "bzImage or ELF vmlinux to boot (default: Debian's cloud kernel, fetched by apt)")
+    .option('--initrd <file>', `initramfs (default: ours, with busybox and ${init}${guest === 'shell' ? '; none with --kernel' : ''})`)
+    .option('--append <text>', `the kernel's command line (default: "${append}")`)
+    .addOption(new Option('--smp <n>', 'number of vCPUs').argParser(vcpuCount).default(smp))
+    .addOption(new Option('--memory <size>', 'guest RAM, like 256M or 1G').argParser(memorySize).default(memorySize(DEFAULT_MEMORY), DEFAULT_MEMORY))
+    .addOption(
+      new Option('--boot <how>', 'auto, bzimage (the kernel unpacks itself) or pvh (the host unpacks it)')
+        .argParser(choice('--boot', ['auto', 'bzimage', 'pvh']))
+        .default(boot, boot),
+    )
+    .addOption(
+      new Option('--kvm <features>', `on, off, none, a list, or changes like +realtime,-steal-time; features: ${KVM_FEATURES.join(', ')}`)
+        .argParser(kvmFeatures)
+        .default(KVM_ON, 'on'),
+    )
+    .addOption(
+      new Option('--cost <profile>', `what exits cost the guest: ${profiles}, or a JSON file`)
+        .argParser(costProfile)
+        .default(DEFAULT_COST_PROFILE, DEFAULT_COST_PROFILE.name),
+    )
+    .addOption(new Option('--seed <n>', 'seed of the run: the same seed gives the same run').argParser(seedValue).default(1));
+  if (guest === 'workload') {
+    command.addOption(
+      new Option('--load <n>', "rounds of each phase of our workload's").argParser(wholeNumber('--load', 1, MAX_LOAD)).default(DEFAULT_LOAD),
+    );
+  }
+  return command;
+}
+
+/** What is booted, as reports name it. */
+export interface GuestDescription {
+  kernel: string;
+  initrd: string;
+}
+
+export interface LoadedGuest {
+  description: GuestDescription;
+  /** True where the initramfs is our workload's. */
+  hasOurWorkload: boolean;
+  machine: Omit<MachineOptions, 'apic' | 'kvm' | 'seed' | 'realtime'>;
+}
+
+/** Reads the files named, and fetches those not named. */
+export async function loadGuest(
+  options: SharedOptions,
+  defaults: SharedDefaults,
+  onProgress: (line: string) => void,
+): Promise<LoadedGuest> {
+  const { kernel: kernelPath, initrd: initrdPath } = options;
+  // What the user named is read first: a wrong name should not cost a download.
+  const ownKernel = kernelPath === undefined ? undefined : readInput(kernelPath, 'kernel');
+  const ownInitrd = initrdPath === undefined ? undefined : readInput(initrdPath, 'initrd');
+  const wantsOurInitrd = initrdPath === undefined && (kernelPath === undefined || defaults.guest === 'workload');
+  let debian: GuestFiles | undefined;
+  if (ownKernel === undefined || wantsOurInitrd) debian = await debianGuestFiles({ onProgress });
+
+  let { append = defaults.append } = options;
+  let initrd = ownInitrd;
+  let initrdName = initrdPath ?? 'none';
+  const hasOurWorkload = wantsOurInitrd && defaults.guest === 'workload';
+  if (wantsOurInitrd && debian) {
+    const busybox = readInput(debian.busybox, 'busybox');
+    initrd = buildInitramfs({ init: hasOurWorkload ? WORKLOAD_INIT : SHELL_INIT, busybox });
+    initrdName = `${defaults.guest}, busybox ${debian.busyboxPackage.version}`;
+    if (hasOurWorkload) append += ` load=${options.load}`;
+  }
+  const kernelPackage = debian?.kernelPackage;
+  return {
+    description: {
+      kernel: kernelPath ?? `${kernelPackage?.name} ${kernelPackage?.version}`,
+      initrd: initrdName,
+    },
+    hasOurWorkload,
+    machine: {
+      memoryBytes: options.memory,
+      vcpus: options.smp,
+      kernel: ownKernel ?? readInput((debian as GuestFiles).vmlinuz, 'kernel'),
+      initrd,
+      append,
+      boot: options.boot,
+      cost: options.cost,
+    },
+  };
+}

@@ -1,0 +1,111 @@
+/**
+ * What the default guests run as /init: a shell on the console, and the workload that strategies are compared with. Both are
+ * scripts for busybox, whose shell has most of what they call built in: work is interrupts here, not programs being started.
+ */
+
+const MOUNT = `mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev 2>/dev/null
+mkdir -p /dev/pts && mount -t devpts devpts /dev/pts`;
+
+/** An interactive shell; when it ends, the machine powers off. */
+export const SHELL_INIT = `#!/bin/sh
+${MOUNT}
+export PATH=/bin HOME=/root TERM=\${TERM:-vt100} PS1='\\w # '
+echo
+echo "Linux $(uname -r), $(nproc) CPU(s). Type exit to power off."
+cd /root
+setsid cttyhack sh
+poweroff -f
+`;
+
+/** Rounds of each phase of the workload, unless the command line says `load=N`. */
+export const DEFAULT_LOAD = 500;
+
+/**
+ * Timer, IPI and serial load, each between `@@ begin NAME` and `@@ end NAME`, all between `@@ start` and `@@ done`. Then
+ * /proc/interrupts, and power-off.
+ *
+ * - timer: on every CPU a process that sleeps 2 ms, `load` times (`read` on a pipe that stays empty).
+ * - ipi: on every pair of CPUs two processes that throw a ball through pipes, `load` times to and fro. The CPU that waits
+ *   is halted, so each throw is a reschedule IPI. A machine with one CPU only switches between the two.
+ * - serial: `load` lines written to the console; the driver's transmit interrupt moves them to the UART.
+ */
+export const WORKLOAD_INIT = `#!/bin/sh
+${MOUNT}
+load=\${load:-${DEFAULT_LOAD}}
+cpus=$(nproc)
+
+on_cpu() {
+  cpu=$1
+  shift
+  read pid rest </proc/self/stat
+  taskset -pc $cpu $pid >/dev/null
+  "$@"
+}
+
+sleep_often() {
+  exec 3<>/tmp/empty$1
+  i=0
+  while [ $i -lt $load ]; do
+    read -t 0.002 line <&3
+    i=$((i+1))
+  done
+}
+timer() {
+  cpu=0
+  while [ $cpu -lt $cpus ]; do
+    on_cpu $cpu sleep_often $cpu &
+    cpu=$((cpu+1))
+  done
+  wait
+}
+
+throw_first() {
+  exec 3>/tmp/to$1 4</tmp/fro$1
+  i=0
+  while [ $i -lt $load ]; do
+    echo >&3
+    read ball <&4
+    i=$((i+1))
+  done
+}
+catch_first() {
+  exec 3</tmp/to$1 4>/tmp/fro$1
+  while read ball <&3; do
+    echo >&4
+  done
+}
+ipi() {
+  cpu=0
+  while [ $cpu -lt $cpus ]; do
+    on_cpu $((cpu^1 < cpus ? cpu^1 : cpu)) catch_first $cpu &
+    on_cpu $cpu throw_first $cpu &
+    cpu=$((cpu+2))
+  done
+  wait
+}
+
+serial() {
+  i=0
+  while [ $i -lt $load ]; do
+    echo "line $i"
+    i=$((i+1))
+  done
+}
+
+cpu=0
+while [ $cpu -lt $cpus ]; do
+  mkfifo /tmp/empty$cpu /tmp/to$cpu /tmp/fro$cpu
+  cpu=$((cpu+1))
+done
+echo "@@ start"
+for phase in timer ipi serial; do
+  echo "@@ begin $phase"
+  $phase
+  echo "@@ end $phase"
+done
+echo "@@ done"
+cat /proc/interrupts
+poweroff -f
+`;

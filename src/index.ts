@@ -1,0 +1,99 @@
+/**
+ * Exitless as a library: an x86-64 SMP machine that boots Linux and counts what every interrupt costs it. Runs wherever
+ * JavaScript does; what needs Node (files, Debian's kernel) is `exitless/node`.
+ *
+ * ```ts
+ * const machine = new Machine({ memoryBytes: 256 * 2 ** 20, vcpus: 2, kernel, initrd, append: 'console=ttyS0' });
+ * machine.serial.onOutput((bytes) => process.stdout.write(bytes));
+ * let result = machine.run({ guestNanoseconds: 10_000_000 });
+ * while (result.kind === 'budget') result = machine.run({ guestNanoseconds: 10_000_000 });
+ * console.log(machine.counters().total.eois);
+ * machine.dispose();
+ * ```
+ *
+ * Wrong input (a corrupt kernel, too little memory) throws a `UserError` with one line for the user; whatever the guest
+ * does is a `RunResult`.
+ */
+
+// The machine
+export type { BootMethod } from './machine/boot/boot.ts';
+export {
+  EXIT_STATUS,
+  Machine,
+  type MachineOptions,
+  type RunBudget,
+  type RunEnd,
+  type RunResult,
+  TSC_HZ,
+} from './machine/machine.ts';
+export type { OutputListener, SerialConsole } from './machine/serial-console.ts';
+export { UserError } from './machine/user-error.ts';
+export { MAX_RAM_BYTES } from './memory/guest-memory.ts';
+export { VERSION } from './version.ts';
+
+// What it looks like to the guest
+export {
+  COST_PROFILES,
+  type CostProfile,
+  type CycleRange,
+  costProfileNamed,
+  DEFAULT_COST_PROFILE,
+  parseCostProfile,
+} from './kvm/cost-profile.ts';
+export {
+  DEFAULT_KVM_FEATURES,
+  hasFeature,
+  KVM_FEATURES,
+  KVM_OFF,
+  KVM_ON,
+  type KvmFeature,
+  type KvmFeatureSet,
+  parseKvmFeatures,
+} from './kvm/features.ts';
+export type { Parsed } from './kvm/parsed.ts';
+
+// What is counted
+export { EXIT_REASONS, type ExitReason } from './kvm/exit.ts';
+export { EOI_WRITE_CAUSES, type EoiWriteCause, NOT_ARMED_CAUSES, type NotArmedCause } from './kvm/pv-eoi.ts';
+export {
+  balance,
+  type CountersSnapshot,
+  difference,
+  type InterruptBalance,
+  type InterruptCounts,
+  type VcpuCounts,
+} from './trace/counters.ts';
+
+// What is traced
+export { formatEvent, ftraceHeader, writeFtrace } from './trace/ftrace-text.ts';
+export {
+  TRACEPOINTS,
+  type TraceEvent,
+  type TraceFields,
+  type TraceListener,
+  type TracepointName,
+  type Tracer,
+} from './trace/tracepoints.ts';
+
+// Guests
+export { buildInitramfs, busyboxApplets, type FileContent, type InitramfsOptions } from './guest-files/initramfs.ts';
+export { DEFAULT_LOAD, SHELL_INIT, WORKLOAD_INIT } from './guest-files/init-scripts.ts';
+
+// Experiments
+export { formatCounters } from './experiment/counters-report.ts';
+export { LineReader, type Marker, parseMarker } from './experiment/markers.ts';
+export { between, METRICS, type Measurement, type Metric, type MetricUnit, type Moment, metricNamed } from './experiment/measurement.ts';
+export { formatSummary } from './experiment/report.ts';
+export {
+  type ExperimentEvent,
+  type ExperimentHost,
+  type ExperimentMachine,
+  type ExperimentOptions,
+  type RunRecord,
+  runExperiment,
+  WorkloadError,
+} from './experiment/runner.ts';
+export { formatDifference, MINIMUM_PAIRS, mean, type RelativeDifference, relativeDifference } from './experiment/statistics.ts';
+export { DEFAULT_STRATEGIES, featuresFor, parseStrategies, STRATEGIES, type Strategy } from './experiment/strategy.ts';
+export { type Baseline, type Comparison, type Summary, summarise } from './experiment/summary.ts';
+export { formatCount, formatSeconds } from './experiment/text-table.ts';

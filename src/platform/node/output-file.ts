@@ -1,0 +1,55 @@
+/** A file the user named for results: opened before the work that it is for, so that a wrong name costs nothing. */
+
+import { closeSync, openSync, writeSync } from 'node:fs';
+import { UserError } from '../../machine/user-error.ts';
+import { fileErrorReason } from './files.ts';
+
+const BUFFER_CHARACTERS = 1 << 16;
+
+export class OutputFile {
+  readonly path: string;
+  private readonly descriptor: number;
+  private buffer = '';
+
+  /** `what` is its part, as in "JSON file". Throws a UserError where it cannot be written. */
+  constructor(path: string, what: string) {
+    this.path = path;
+    try {
+      this.descriptor = openSync(path, 'w');
+    } catch (error) {
+      throw new UserError(`cannot write the ${what} ${path}: ${writeErrorReason(error)}`, { cause: error });
+    }
+  }
+
+  /** Text is gathered; `close` writes the rest. */
+  write(text: string): void {
+    this.buffer += text;
+    if (this.buffer.length >= BUFFER_CHARACTERS) this.flush();
+  }
+
+  close(): void {
+    this.flush();
+    closeSync(this.descriptor);
+  }
+
+  private flush(): void {
+    const bytes = Buffer.from(this.buffer);
+    this.buffer = '';
+    try {
+      for (let offset = 0; offset < bytes.length; ) offset += writeSync(this.descriptor, bytes, offset);
+    } catch (error) {
+      throw new UserError(`cannot write ${this.path}: ${writeErrorReason(error)}`, { cause: error });
+    }
+  }
+}
+
+const WRITE_REASONS: Record<string, string> = {
+  ENOENT: 'its folder does not exist',
+  ENOSPC: 'the disk is full',
+  EROFS: 'the file system is read-only',
+};
+
+function writeErrorReason(error: unknown): string {
+  const { code } = error as NodeJS.ErrnoException;
+  return (code && WRITE_REASONS[code]) ?? fileErrorReason(error);
+}
