@@ -263,6 +263,8 @@ export class BlockCache {
         }
         case 'G': case 'V': case 'P':
           return this.set(op, field, registerSlot(code, d.reg, bits, d.rex));
+        case 'B':
+          return this.set(op, field, registerSlot(code, d.vvvv, bits, d.rex));
         case 'Z':
           return this.set(op, field, registerSlot(code, d.opcodeRegister, bits, d.rex));
         case 'S':

@@ -714,6 +714,12 @@ export class InterpreterSemantics implements Semantics {
     this.f.if(this.vcpu.load('i32.load', state.CPL), () => this.raiseWithCode(EXCEPTION_GP, 0));
   }
 
+  /** #UD in real and virtual-8086 mode, where VEX means nothing. */
+  requireProtectedMode(): void {
+    const real = this.vcpu.load('i32.load', state.CR0).and(1).eqz();
+    this.f.if(real.or(this.vcpu.load('i32.load', state.RFLAGS).shrU(17).and(1)), () => this.raise(EXCEPTION_UD));
+  }
+
   requireSse(): void {
     const cr0 = this.vcpu.load('i32.load', state.CR0);
     const cr4 = this.vcpu.load('i32.load', state.CR4);

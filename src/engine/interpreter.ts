@@ -75,19 +75,22 @@ function signatureOf(form: Form, v: Variant): string {
   const operands = encoding.operands.map(({ code, size }, i) => {
     const bits = sizeBits(size, v.operandBits);
     if (i === form.rmPosition && v.rm !== 'register') return `${v.rm}${size === '' ? '' : bits}`;
-    if ('EGRZ'.includes(code)) return `g${bits}`;
+    if ('EGRZB'.includes(code)) return `g${bits}`;
     if ('VWUPQN'.includes(code)) return `v${bits}`;
     return `${code}${bits}`;
   });
   return [instruction.id, v.operandBits, v.codeBits === 64 ? 'long' : 'legacy', v.repeat, v.addressBits, ...operands].join(' ');
 }
 
+/** 64-bit mode and legacy modes have different handlers. */
+const isModal = ({ instruction, encoding }: Form): boolean => instruction.modal === true || instruction.ends === 'block' || encoding.vex;
+
 /** Number of handlers that `form` needs, one by one. */
 function* variantsOf(form: Form): Generator<Variant> {
   const { instruction, encoding } = form;
   const { modifiers } = encoding;
   const sizes = encoding.sized ? SIZES.filter((bits) => !(['s16', 's32', 's64'].some((m) => modifiers.has(m)) && !modifiers.has(`s${bits}`))) : ([32] as const);
-  const modal = instruction.modal === true || instruction.ends === 'block';
+  const modal = isModal(form);
   const modes: CodeBits[] = modifiers.has('n64') ? [32] : modifiers.has('o64') || !modal ? [64] : [64, 32];
   const rms: RmKind[] = [];
   if (form.rmPosition < 0 || form.allowsRegister) rms.push('register');
@@ -116,6 +119,7 @@ function buildHandler(f: FunctionBuilder, form: Form, variant: Variant, targets:
     return x.operand(specification, i, access, i === form.rmPosition, isImmediate ? immediates++ : 0);
   });
   try {
+    if (encoding.vex && variant.codeBits !== 64) x.requireProtectedMode();
     instruction.semantics(x, ...operands);
   } catch (error) {
     throw new Error(`${instruction.mnemonic} (${encoding.text}): ${(error as Error).message}`, { cause: error });
@@ -264,7 +268,7 @@ export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports
 
   const handlerOf = (d: Decoded, codeBits: CodeBits, rm: RmKind): number => {
     const { instruction, encoding } = d.form;
-    const modal = instruction.modal === true || instruction.ends === 'block';
+    const modal = isModal(d.form);
     const mode: CodeBits = encoding.modifiers.has('n64') || (modal && codeBits !== 64 && !encoding.modifiers.has('o64')) ? 32 : 64;
     const handler = index[
       variantIndex(d.form, encoding.sized ? d.operandBits : 32, rm, mode, instruction.repeat ? d.repeat : 'none', instruction.addressed ? d.addressBits : 64)

@@ -1,5 +1,5 @@
 /**
- * Bits: BT, BTS, BTR, BTC, BSF, BSR, POPCNT, BSWAP, CRC32. SDM 2, instruction reference. Undefined flags stay as they are
+ * Bits: BT, BTS, BTR, BTC, BSF, BSR, POPCNT, BSWAP, MOVBE, CRC32. SDM 2, instruction reference. Undefined flags stay as they are
  * (AF excepted where CF changes).
  */
 
@@ -45,7 +45,7 @@ for (const [mnemonic, row, change] of bitTests) {
   instruction(mnemonic, `0F BA/${row} Ev Ib`, attributes, semantics);
 }
 
-// The destination keeps its value, all 64 bits of it, where no bit is set. F3 before them means nothing to processors without BMI1 and LZCNT.
+// The destination keeps its value, all 64 bits of it, where no bit is set. F3 before them makes them TZCNT and LZCNT where these exist.
 instruction('BSF', '0F BC Gv Ev', { access: 'mr' }, (x, destination, source) => {
   const value = source.unsigned();
   x.f.if(value.nonZero(), () => destination.write(value.ctz()));
@@ -65,19 +65,32 @@ instruction('POPCNT', 'F3 0F B8 Gv Ev', { access: 'wr', feature: 'popcnt' }, (x,
   x.setFlags({ zero: value, sign: 1, carry: 0, overflow: 0 });
 });
 
-instruction('BSWAP', '0F C8+ Zv', { access: 'm' }, (x, operand) => {
-  // Undefined for 16 bits, where processors write 0.
-  if (operand.bits === 16) return operand.write(i64(0));
-  const value = operand.unsigned();
-  if (operand.bits === 32) {
+/** A zero-extended value's bytes in reverse order. */
+function reverseBytes(x: Semantics, value: Expression, bits: number): Expression {
+  if (bits <= 32) {
     const word = value.wrap();
-    return operand.write(word.rotl(8).and(0x00ff00ff).or(word.rotr(8).and(0xff00ff00)).extendU());
+    const reversed = word.rotl(8).and(0x00ff00ff).or(word.rotr(8).and(0xff00ff00)).extendU();
+    return bits === 32 ? reversed : reversed.shrU(16);
   }
   const bytes = 0x00ff_00ff_00ff_00ffn;
   const words = 0x0000_ffff_0000_ffffn;
   const swapped = x.f.let(value.and(bytes).shl(8).or(value.shrU(8).and(bytes)));
-  operand.write(swapped.and(words).shl(16).or(swapped.shrU(16).and(words)).rotl(32));
+  return swapped.and(words).shl(16).or(swapped.shrU(16).and(words)).rotl(32);
+}
+
+instruction('BSWAP', '0F C8+ Zv', { access: 'm' }, (x, operand) => {
+  // Undefined for 16 bits, where processors write 0.
+  operand.write(operand.bits === 16 ? i64(0) : reverseBytes(x, operand.unsigned(), operand.bits));
 });
+
+// 66 is the operand size here, F2 makes it CRC32.
+for (const prefix of ['NP', '66']) {
+  for (const encoding of ['F0 Gv Mv', 'F1 Mv Gv']) {
+    instruction('MOVBE', `${prefix} 0F 38 ${encoding}`, { access: 'wr', feature: 'movbe' }, (x, destination, source) =>
+      destination.write(reverseBytes(x, source.unsigned(), source.bits)),
+    );
+  }
+}
 
 /** The Castagnoli polynomial, bits reversed. */
 const CRC32C = 0x82f6_3b78n;

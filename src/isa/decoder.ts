@@ -40,6 +40,8 @@ export interface Decoded {
   rm: number;
   /** Register in the opcode's low bits, with REX.B; or the x87 stack index. */
   opcodeRegister: number;
+  /** Register in VEX.vvvv. */
+  vvvv: number;
   /** Memory operand: 0 to 15, NO_BASE, RIP_BASE; index 0 to 15 or NO_BASE; shift; sign-extended displacement. */
   base: number;
   index: number;
@@ -61,7 +63,8 @@ const isRm = (o: OperandSpecification): boolean => 'ERMWUQN'.includes(o.code) &&
 
 /** All forms: every encoding of every instruction. */
 export const forms: Form[] = [];
-/** Candidates by map << 10 | opcode << 2 | prefix class (none, 66, F3, F2). */
+/** Candidates by map << 10 | opcode << 2 | prefix class (none, 66, F3, F2); maps of VEX-encoded instructions from VEX_MAPS on. */
+const VEX_MAPS = 4;
 const candidates: Form[][] = [];
 const PREFIX_CLASSES = ['none', '66', 'F3', 'F2'] as const;
 
@@ -81,7 +84,7 @@ function addForm(instruction: Instruction, encoding: Encoding): void {
   for (let opcode = encoding.opcode; opcode < encoding.opcode + (inOpcode ? 8 : 1); opcode++) {
     for (const [i, prefix] of PREFIX_CLASSES.entries()) {
       if (encoding.prefix !== 'any' && encoding.prefix !== prefix) continue;
-      const slot = (encoding.map << 10) | (opcode << 2) | i;
+      const slot = ((encoding.vex ? VEX_MAPS + encoding.map : encoding.map) << 10) | (opcode << 2) | i;
       candidates[slot] ??= [];
       candidates[slot].push(form);
     }
@@ -112,6 +115,7 @@ export class Decoder {
     reg: 0,
     rm: 0,
     opcodeRegister: 0,
+    vvvv: 0,
     base: NO_BASE,
     index: NO_BASE,
     scale: 0,
@@ -126,9 +130,15 @@ export class Decoder {
   private position = 0;
   private end = 0;
   private codeBits: CodeBits = 64;
+  /** VEX.L, for forms that want it so. */
+  private vexL = 0;
+  /** By form: its feature is off, so that it does not exist. */
+  private readonly absent: Uint8Array;
 
-  constructor() {
+  /** `hasFeature` tells which CPUID features (Linux's names) there are: without it all. */
+  constructor(hasFeature: (feature: string) => boolean = () => true) {
     buildDecodeTables();
+    this.absent = Uint8Array.from(forms, ({ instruction: { feature } }) => (feature === undefined || hasFeature(feature) ? 0 : 1));
   }
 
   /**
@@ -173,7 +183,26 @@ export class Decoder {
     }
     const override = d.segmentOverride ? d.segment : -1;
     let map = 0;
-    if (opcode === 0x0f) {
+    let vex = false;
+    if ((opcode & 0xfe) === 0xc4 && (codeBits === 64 || (this.position < this.end && bytes[this.position] >= 0xc0))) {
+      // VEX: C5 and one byte, or C4 and two. What it stands for must not precede it.
+      if (operandPrefix || repeatPrefix !== 0 || d.lock || d.rex !== 0) return 'undefined';
+      const long = opcode === 0xc4;
+      if (this.position + (long ? 3 : 2) > this.end) return starved;
+      const first = bytes[this.position++];
+      const last = long ? bytes[this.position++] : first & 0x7f;
+      vex = true;
+      // R, X, B and vvvv are inverted; outside of 64-bit mode there are eight registers.
+      const extended = codeBits === 64;
+      d.rex = extended ? 0x40 | ((last & 0x80) >> 4) | ((~first & 0x80) >> 5) | (long ? (~first >> 5) & 3 : 0) : 0;
+      d.vvvv = (~last >> 3) & (extended ? 15 : 7);
+      this.vexL = (last >> 2) & 1;
+      map = VEX_MAPS + (long ? first & 0x1f : 1);
+      if (map <= VEX_MAPS || map > VEX_MAPS + 3) return 'undefined';
+      operandPrefix = (last & 3) === 1;
+      repeatPrefix = [0, 0, 0xf3, 0xf2][last & 3];
+      opcode = bytes[this.position++];
+    } else if (opcode === 0x0f) {
       if (this.position >= this.end) return starved;
       opcode = bytes[this.position++];
       map = 1;
@@ -187,11 +216,12 @@ export class Decoder {
     const list = candidates[(map << 10) | (opcode << 2) | prefixClass];
     if (!list) return 'undefined';
     const modrm = this.position < this.end ? bytes[this.position] : -1;
-    const operandSize16 = operandPrefix !== (codeBits === 16);
+    const operandSize16 = !vex && operandPrefix !== (codeBits === 16);
     const form = this.select(list, modrm, operandSize16);
     if (form === null) return modrm < 0 && list.some((f) => f.encoding.hasModrm) ? starved : 'undefined';
     const { encoding } = form;
     const { modifiers } = encoding;
+    if (vex && !encoding.vvvv && d.vvvv !== 0) return 'undefined';
     d.form = form;
     const wide = codeBits === 64 && (d.rex & 8) !== 0;
     if (codeBits === 64 && modifiers.has('f64')) d.operandBits = 64;
@@ -230,6 +260,7 @@ export class Decoder {
     const wide = (this.result.rex & 8) !== 0;
     for (const form of list) {
       const { encoding } = form;
+      if (this.absent[form.id]) continue;
       if (encoding.hasModrm) {
         if (modrm < 0) continue;
         if (encoding.digit >= 0 && ((modrm >> 3) & 7) !== encoding.digit) continue;
@@ -240,6 +271,7 @@ export class Decoder {
       if (modifiers.size) {
         if (codeBits === 64 ? modifiers.has('n64') : modifiers.has('o64')) continue;
         if (modifiers.has('B0') && this.result.rex & 1) continue;
+        if (modifiers.has('L0') && this.vexL !== 0) continue;
         if (modifiers.has('W1') ? !wide : modifiers.has('W0') && wide) continue;
         const bits = wide ? 64 : operandSize16 ? 16 : codeBits === 64 && (modifiers.has('d64') || modifiers.has('f64')) ? 64 : 32;
         if ((modifiers.has('s16') && bits !== 16) || (modifiers.has('s32') && bits !== 32) || (modifiers.has('s64') && bits !== 64)) continue;

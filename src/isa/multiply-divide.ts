@@ -14,7 +14,7 @@ const RDX = 2;
 const LOW_HALF = 0xffff_ffffn;
 
 /** The upper 64 bits of a 64 × 64-bit product (Hacker's Delight, 8-2). */
-function highProduct(f: FunctionBuilder, a: Expression, b: Expression, signed: boolean): Expression {
+export function highProduct(f: FunctionBuilder, a: Expression, b: Expression, signed: boolean): Expression {
   const upper = (value: Expression): Expression => (signed ? value.shrS(32) : value.shrU(32));
   const [aLow, aHigh, bLow, bHigh] = [a.and(LOW_HALF), upper(a), b.and(LOW_HALF), upper(b)].map((half) => f.let(half));
   const middle = f.let(aHigh.mul(bLow).add(aLow.mul(bLow).shrU(32)));

@@ -150,8 +150,13 @@ instruction('RDTSCP', '0F 01 F9', { feature: 'rdtscp' }, (x) => {
 });
 instruction('RDPMC', '0F 33', {}, (x) => void x.helper('rdpmc'));
 instruction('CPUID', '0F A2', {}, (x) => void x.helper('cpuid'));
-instruction('RDRAND', 'NP 0F C7/6 Rv', { access: 'w', feature: 'rdrand' }, (x, target) => randomInto(x, target));
-instruction('RDRAND', '66 0F C7/6 Rv', { access: 'w', feature: 'rdrand' }, (x, target) => randomInto(x, target));
+instruction('RDPID', ['F3 0F C7/7 Rq ; o64', 'F3 0F C7/7 Rd ; n64'], { access: 'w', feature: 'rdpid' }, (x, target) =>
+  target.write(x.state64(state.TSC_AUX)),
+);
+for (const [name, digit] of [['RDRAND', 6], ['RDSEED', 7]] as const) {
+  const encodings = ['NP', '66'].map((prefix) => `${prefix} 0F C7/${digit} Rv`);
+  instruction(name, encodings, { access: 'w', feature: name.toLowerCase() }, (x, target) => randomInto(x, target));
+}
 function randomInto(x: Semantics, target: Operand): void {
   x.helper('random');
   target.write(x.argument(0));

@@ -81,6 +81,8 @@ export const UNDEFINED: Readonly<Record<string, Rule>> = {
   BT: always(OF | SF | AF | PF), BTS: always(OF | SF | AF | PF), BTR: always(OF | SF | AF | PF), BTC: always(OF | SF | AF | PF),
   // The destination for a source of 0 is not compared as undefined: AMD documents that it stays, Intel's processors do the same.
   BSF: always(CF | OF | SF | AF | PF), BSR: always(CF | OF | SF | AF | PF),
+  TZCNT: always(OF | SF | AF | PF), LZCNT: always(OF | SF | AF | PF), ANDN: always(AF | PF), BEXTR: always(AF | SF | PF),
+  BLSR: always(AF | PF), BLSMSK: always(AF | PF), BLSI: always(AF | PF), BZHI: always(AF | PF),
   F2XM1: transcendental, FYL2X: transcendental, FYL2XP1: transcendental, FPTAN: transcendental, FPATAN: transcendental,
   FSIN: transcendental, FCOS: transcendental, FSINCOS: transcendental,
   FNSAVE: largeOperand, FRSTOR: largeOperand, FNSTENV: largeOperand, FLDENV: largeOperand, FXSAVE: largeOperand,

@@ -121,6 +121,7 @@ export function encode(form: Form, random: Random): Uint8Array {
     else if (code === 'O') tail.push(...new Array<number>(8).fill(0));
   }
   const escape = [[], [0x0f], [0x0f, 0x38], [0x0f, 0x3a]][encoding.map];
+  if (encoding.vex) return Uint8Array.from([...prefixes, ...encodeVex(form, rex, random), opcode, ...tail]);
   // Mandatory prefixes are told from 66h as operand size by their place being irrelevant: any order will do.
   if (encoding.prefix === '66') prefixes.push(0x66);
   if (encoding.prefix === 'F2') prefixes.push(0xf2);
@@ -128,6 +129,14 @@ export function encode(form: Form, random: Random): Uint8Array {
   if (prefixes.length > 1 && random.chance(30)) prefixes.reverse();
   const rexBytes = rex || forceRex ? [REX.base | rex] : [];
   return Uint8Array.from([...prefixes, ...rexBytes, ...escape, opcode, ...tail]);
+}
+
+/** C4 and the two bytes behind it, with the register in VEX.vvvv drawn where there is one. */
+function encodeVex({ encoding }: Form, rex: number, random: Random): number[] {
+  const inverted = ~rex & 7;
+  const vvvv = encoding.vvvv ? random.below(16) : 15;
+  const prefix = ['any', '66', 'F3', 'F2'].indexOf(encoding.prefix);
+  return [0xc4, (inverted << 5) | encoding.map, (rex & REX.w ? 0x80 : 0) | (vvvv << 3) | Math.max(0, prefix)];
 }
 
 const FRAME_SIZES = [0, 1, 8, 0x10, 0x40, 0xff, 0x100, 0x200];

@@ -252,6 +252,30 @@ const BRANCH16 = CONTROL.filter((line) => /^(J|CALL|RET|LOOP)/.test(line)).map((
 /** Newer than x86-64-v2. */
 const NEWER = ['CLFLUSHOPT: 66 0F AE/7 Mb', 'CLWB: 66 0F AE/6 Mb', 'INVPCID: 66 0F 38 82 Gq Mdq'];
 
+const BIT_MANIPULATION = [
+  'TZCNT: F3 0F BC Gv Ev', 'LZCNT: F3 0F BD Gv Ev', 'ANDN: VEX NP 0F 38 F2 Gy By Ey', 'BEXTR: VEX NP 0F 38 F7 Gy Ey By',
+  'BLSR: VEX NP 0F 38 F3/1 By Ey', 'BLSMSK: VEX NP 0F 38 F3/2 By Ey', 'BLSI: VEX NP 0F 38 F3/3 By Ey',
+  'BZHI: VEX NP 0F 38 F5 Gy Ey By', 'MULX: VEX F2 0F 38 F6 Gy By Ey', 'PDEP: VEX F2 0F 38 F5 Gy By Ey',
+  'PEXT: VEX F3 0F 38 F5 Gy By Ey', 'RORX: VEX F2 0F 3A F0 Gy Ey Ib', 'SARX: VEX F3 0F 38 F7 Gy Ey By',
+  'SHLX: VEX 66 0F 38 F7 Gy Ey By', 'SHRX: VEX F2 0F 38 F7 Gy Ey By', 'ADCX: 66 0F 38 F6 Gy Ey', 'ADOX: F3 0F 38 F6 Gy Ey',
+  'MOVBE: NP 0F 38 F0 Gv Mv | NP 0F 38 F1 Mv Gv',
+];
+
+/** What VEX must not follow, VEX.L, a VEX.vvvv that names no operand, maps and opcodes that don't exist. */
+const ILLEGAL_VEX: LiteralForm[] = [
+  '66 c4 e2 60 f2 c1', 'f2 c4 e2 60 f2 c1', 'f3 c4 e2 60 f2 c1', 'f0 c4 e2 60 f2 03', '48 c4 e2 60 f2 c1', 'c4 e2 64 f2 c1',
+  'c4 e2 61 f2 c1', 'c4 e3 63 f0 c1 05', 'c4 e3 7f f0 c1 05', 'c4 e0 60 f2 c1', 'c4 e4 60 f2 c1', 'c4 e2 60 f3 c1', 'c4 e2 60 f3 e1',
+  'c4 e2 60 f4 c1', 'c4 e2 61 f5 c1', 'c4 e1 60 f2 c1', 'f2 0f 38 f6 c1', '0f 38 f0 c1', '66 0f 38 f1 c1',
+].map((bytes) => ({ form: `UD ${bytes.replaceAll(' ', '')}`, bytes }));
+
+const CRYPTOGRAPHY = [
+  'AESENC: 66 0F 38 DC Vdq Wdq', 'AESENCLAST: 66 0F 38 DD Vdq Wdq', 'AESDEC: 66 0F 38 DE Vdq Wdq', 'AESDECLAST: 66 0F 38 DF Vdq Wdq',
+  'AESIMC: 66 0F 38 DB Vdq Wdq', 'AESKEYGENASSIST: 66 0F 3A DF Vdq Wdq Ib', 'PCLMULQDQ: 66 0F 3A 44 Vdq Wdq Ib',
+  'SHA1RNDS4: NP 0F 3A CC Vdq Wdq Ib', 'SHA1NEXTE: NP 0F 38 C8 Vdq Wdq', 'SHA1MSG1: NP 0F 38 C9 Vdq Wdq',
+  'SHA1MSG2: NP 0F 38 CA Vdq Wdq', 'SHA256RNDS2: NP 0F 38 CB Vdq Wdq', 'SHA256MSG1: NP 0F 38 CC Vdq Wdq',
+  'SHA256MSG2: NP 0F 38 CD Vdq Wdq',
+];
+
 const FSGSBASE = ['RDFSBASE: F3 0F AE/0 Ry', 'RDGSBASE: F3 0F AE/1 Ry', 'WRFSBASE: F3 0F AE/2 Ry', 'WRGSBASE: F3 0F AE/3 Ry'];
 
 type OperandSize = Form['size'];
@@ -489,6 +513,11 @@ export const FAMILIES: Family[] = [
   family('alignment', [], ALIGNMENT),
   family('sse-float', SSE_FLOAT), family('sse-move', SSE_MOVE), family('sse-integer', SSE_INTEGER), family('mmx', MMX),
   { ...family('fsgsbase', FSGSBASE), features: ['fsgsbase'] },
+  {
+    ...family('bit-manipulation', BIT_MANIPULATION, ILLEGAL_VEX),
+    features: ['bmi1', 'bmi2', 'abm', 'adx', 'movbe'],
+  },
+  { ...family('cryptography', CRYPTOGRAPHY), features: ['aes', 'pclmulqdq', 'sha_ni'], vendor: 'AuthenticAMD' },
   { ...family('newer', NEWER), features: ['clflushopt', 'clwb', 'invpcid'] },
   { ...family('branch16', BRANCH16), vendor: 'AuthenticAMD' }, { ...family('x87', X87), vendor: 'AuthenticAMD' },
 ];

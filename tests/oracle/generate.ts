@@ -350,6 +350,14 @@ function setUpControl(setup: Setup, mnemonic: string): void {
   }
 }
 
+/** The third operand: a count or a bit's number in the low byte; BEXTR has the length of a field in the second. */
+function setUpField(setup: Setup, mnemonic: string): void {
+  const { it, random } = setup;
+  const count = (): number => (random.chance(80) ? random.pick(COUNTS) : random.below(256));
+  const register = it.registers.at(-1);
+  if (register) setup.setLow(register.number, BigInt(count() | (count() << 8)), mnemonic === 'BEXTR' ? 16 : 8);
+}
+
 const STACK_MNEMONICS = /^(PUSH|POP|PUSHF|POPF|ENTER|LEAVE|CALL|RET)$/;
 const STRING_MNEMONICS = /^(MOVS|STOS|LODS|CMPS|SCAS|INS|OUTS)$/;
 /** What these do with a page they need not touch (an all-zero mask) is the processor's choice. */
@@ -398,6 +406,7 @@ function setUp(source: Source, index: number, bytes: Uint8Array, where: Place, r
   }
   const bitOffset = /^BT[SRC]?$/.test(mnemonic) && it.memory ? it.registers[1] : undefined;
   if (bitOffset) setup.setLow(bitOffset.number, BigInt(random.below(0x2000) - 0x1000), bitOffset.bits);
+  if (/^(BEXTR|BZHI|S[AH][LR]X)$/.test(mnemonic)) setUpField(setup, mnemonic);
   setUpControl(setup, mnemonic);
 
   let target: bigint | undefined;
