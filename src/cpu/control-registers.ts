@@ -11,22 +11,42 @@ const CR4_DEFINED =
 const PHYSICAL_MASK = (1n << 40n) - 1n;
 const CR3_NO_FLUSH = 1n << 63n;
 
+/** PAE paging without long mode: CR3 points to four page-directory pointers. */
+const isPae = (cr0: bigint, cr4: bigint, efer: bigint): boolean => (cr0 & Cr0.pg) !== 0n && (cr4 & Cr4.pae) !== 0n && !(efer & Efer.lma);
+/** Reserved in a page-directory pointer: bits 1, 2, 5 to 8, and what lies above the physical address (SDM 3A table 4-8). */
+const PDPTE_RESERVED = 0x1e6n | (~PHYSICAL_MASK & 0xffff_ffff_ffff_ffffn);
+
+/** The page-directory pointers that `cr3` points to; #GP where one is present with reserved bits set. */
+function readPageDirectoryPointers(vcpu: Vcpu, cr3: bigint): bigint[] {
+  const table = Number(cr3 & 0xffff_ffe0n);
+  return [0, 1, 2, 3].map((index) => {
+    const entry = vcpu.readPhysical(table + 8 * index);
+    if (entry & 1n && entry & PDPTE_RESERVED) generalProtection();
+    return entry;
+  });
+}
+
+function setPageDirectoryPointers(vcpu: Vcpu, pointers: readonly bigint[]): void {
+  pointers.forEach((pointer, index) => vcpu.set64(state.PDPTE + 8 * index, pointer));
+}
+
 export function writeCr0(vcpu: Vcpu, value: bigint): void {
   const old = vcpu.get64(state.CR0);
   if (value >> 32n) generalProtection();
-  let next = (value & CR0_DEFINED) | Cr0.et;
+  const next = (value & CR0_DEFINED) | Cr0.et;
   if ((next & Cr0.pg && !(next & Cr0.pe)) || (next & Cr0.nw && !(next & Cr0.cd))) generalProtection();
   const efer = vcpu.get64(state.EFER);
   const cr4 = vcpu.get64(state.CR4);
   if (next & Cr0.pg && !(old & Cr0.pg) && efer & Efer.lme) {
     if (!(cr4 & Cr4.pae) || vcpu.get32(state.CS + state.SEGMENT_ATTRIBUTES) & (1 << 21)) generalProtection();
     vcpu.set64(state.EFER, efer | Efer.lma);
+  } else if ((old ^ next) & (Cr0.pg | Cr0.cd | Cr0.nw) && isPae(next, cr4, efer)) {
+    setPageDirectoryPointers(vcpu, readPageDirectoryPointers(vcpu, vcpu.get64(state.CR3)));
   }
   if (!(next & Cr0.pg) && old & Cr0.pg) {
     if (cr4 & Cr4.pcide || vcpu.code64) generalProtection();
     vcpu.set64(state.EFER, efer & ~Efer.lma);
   }
-  next &= 0xffff_ffffn;
   vcpu.set64(state.CR0, next);
   if ((old ^ next) & (Cr0.pg | Cr0.wp | Cr0.pe)) {
     vcpu.mmu.flushAll(vcpu.base);
@@ -39,6 +59,7 @@ export function writeCr3(vcpu: Vcpu, value: bigint): void {
   const keep = pcide && (value & CR3_NO_FLUSH) !== 0n;
   const next = keep ? value & ~CR3_NO_FLUSH : value;
   if (vcpu.longMode && next & ~PHYSICAL_MASK) generalProtection();
+  if (isPae(vcpu.get64(state.CR0), vcpu.get64(state.CR4), vcpu.get64(state.EFER))) setPageDirectoryPointers(vcpu, readPageDirectoryPointers(vcpu, next));
   vcpu.set64(state.CR3, next);
   vcpu.mmu.addressSpaceChanged(vcpu.base, keep);
 }
@@ -48,6 +69,9 @@ export function writeCr4(vcpu: Vcpu, value: bigint): void {
   if (value & ~CR4_DEFINED) generalProtection();
   if (vcpu.longMode && !(value & Cr4.pae)) generalProtection();
   if (value & Cr4.pcide && !(old & Cr4.pcide) && (!vcpu.longMode || vcpu.get64(state.CR3) & 0xfffn)) generalProtection();
+  if ((old ^ value) & (Cr4.pae | Cr4.pge | Cr4.pse | Cr4.smep) && isPae(vcpu.get64(state.CR0), value, vcpu.get64(state.EFER))) {
+    setPageDirectoryPointers(vcpu, readPageDirectoryPointers(vcpu, vcpu.get64(state.CR3)));
+  }
   vcpu.set64(state.CR4, value);
   if ((old ^ value) & (Cr4.pse | Cr4.pae | Cr4.pge | Cr4.pcide | Cr4.smep | Cr4.smap)) vcpu.mmu.flushAll(vcpu.base);
   vcpu.mmu.contextChanged(vcpu.base);

@@ -129,6 +129,12 @@ export class Vcpu {
     return low | (this.read(address + BigInt(inPage), bytes - inPage, access) << BigInt(8 * inPage));
   }
 
+  /** Reads 8 bytes of physical memory, in one page; all ones where no RAM is. */
+  readPhysical(guestPhysical: number): bigint {
+    const linear = this.memory.linear(guestPhysical, 8);
+    return linear < 0 ? 0xffff_ffff_ffff_ffffn : this.view.getBigUint64(linear, true);
+  }
+
   /** Writes guest-virtual memory; both pages of a split write are checked before either is touched. */
   write(address: bigint, bytes: number, value: bigint, access: number): void {
     const inPage = 4096 - Number(address & 0xfffn);

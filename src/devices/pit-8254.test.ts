@@ -162,6 +162,12 @@ describe('reading', () => {
     expect(count(0)).toBe(0x7f00);
   });
 
+  it('has no null count before the first control word: Linux 32-bit waits for that', () => {
+    expect(status(0) & 0x40).toBe(0);
+    pit.write(CONTROL, 1, MODE2);
+    expect(status(0) & 0x40).toBe(0x40);
+  });
+
   it('read-back latches status and count of several counters at once, status first', () => {
     program(0, MODE2, 0x4000);
     pit.write(CONTROL, 1, 0x54); // low byte only

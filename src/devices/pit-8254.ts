@@ -33,6 +33,8 @@ class Counter {
   private nextSwitch = Number.POSITIVE_INFINITY;
   private nextOrigin = 0;
 
+  /** No control word yet: what the counter does is undefined then, but no count is on its way into it. */
+  private initial = true;
   private writeLow = 0;
   private writeHighNext = false;
   private readHighNext = false;
@@ -44,6 +46,7 @@ class Counter {
   }
 
   control(value: number): void {
+    this.initial = false;
     this.access = (value >> 4) & 3;
     const mode = (value >> 1) & 7;
     this.mode = mode > 5 ? mode - 4 : mode;
@@ -190,7 +193,7 @@ class Counter {
   latchStatus(tick: number): void {
     if (this.latchedStatus >= 0) return;
     const out = this.out(tick);
-    const nullCount = tick < this.origin || this.nextSwitch !== Number.POSITIVE_INFINITY;
+    const nullCount = (tick < this.origin && !this.initial) || this.nextSwitch !== Number.POSITIVE_INFINITY;
     this.latchedStatus = (out ? 0x80 : 0) | (nullCount ? 0x40 : 0) | (this.access << 4) | (this.mode << 1) | (this.bcd ? 1 : 0);
   }
 

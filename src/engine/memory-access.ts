@@ -1,7 +1,7 @@
 /**
  * The WebAssembly behind every memory access that the inline TLB lookup does not settle: the page walk, TLB fills,
  * accesses across pages, MMIO, writes to pages that code was decoded from. SDM 3A chapter 4, APM 2 chapter 5.
- * Limits: 4-level paging and no paging; a split access reads MMIO as all ones and drops its part of a write.
+ * Limits: no 5-level paging; a split access reads MMIO as all ones and drops its part of a write.
  */
 
 import { Access, FAULTED, MMIO } from '../cpu/mmu.ts';
@@ -9,7 +9,7 @@ import * as state from '../cpu/state.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { FOUR_GIB } from '../memory/guest-memory.ts';
 import { apply, type Expression, i32, i64, select } from '../wasm/expression.ts';
-import type { FunctionReference } from '../wasm/function-builder.ts';
+import type { FunctionReference, Label } from '../wasm/function-builder.ts';
 import type { ModuleBuilder } from '../wasm/module-builder.ts';
 import * as L from './layout.ts';
 
@@ -17,11 +17,18 @@ import * as L from './layout.ts';
 export const PHYSICAL_ADDRESS_BITS = 40;
 const ADDRESS_MASK = ((1n << BigInt(PHYSICAL_ADDRESS_BITS)) - 1n) & ~0xfffn;
 const RESERVED_MASK = ((1n << 52n) - 1n) & ~((1n << BigInt(PHYSICAL_ADDRESS_BITS)) - 1n);
+/** Under PAE paging the bits that software may use in long mode are reserved too, up to NX. */
+const PAE_RESERVED_MASK = ((1n << 63n) - 1n) & ~((1n << BigInt(PHYSICAL_ADDRESS_BITS)) - 1n);
+/** PSE-36: bits 13 to 20 of a 4-MiB entry are the page's physical address bits 32 to 39; bit 21 is reserved. */
+const PSE36_RESERVED = 1 << 21;
 const [PRESENT, WRITABLE, USER, ACCESSED, DIRTY, LARGE, GLOBAL] = [1, 2, 4, 0x20, 0x40, 0x80, 0x100];
 const CR0_PG = 0x8000_0000 | 0;
 const CR0_WP = 0x10000;
+const CR4_PSE = 1 << 4;
+const CR4_PAE = 1 << 5;
 const CR4_SMEP = 1 << 20;
 const CR4_SMAP = 1 << 21;
+const EFER_LMA = 1 << 10;
 const EFER_NXE = 1 << 11;
 const RFLAGS_AC = 1 << 18;
 const FAULT_RESERVED = 8;
@@ -87,61 +94,109 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     const write = f.let(access.and(Access.write));
     const user = f.let(access.and(Access.user).nonZero());
     const execute = f.let(access.and(Access.execute).nonZero());
-    const [physical, writable, userPage, noExecute, entry, leaf, dirty, linear] = [
-      f.local('i64'), f.local('i32'), f.local('i32'), f.local('i32'), f.local('i64'), f.local('i32'), f.local('i32'), f.local('i32'),
+    const [virtual, physical, writable, userPage, noExecute, entry, leaf, dirty, linear] = [
+      f.local('i64'), f.local('i64'), f.local('i32'), f.local('i32'), f.local('i32'), f.local('i64'), f.local('i32'), f.local('i32'), f.local('i32'),
     ];
+    f.set(virtual, address);
     f.store('i64.store', vcpu, address, state.ARGUMENT + 24);
     const cr0 = f.let(vcpu.load('i32.load', state.CR0));
     const cr4 = f.let(vcpu.load('i32.load', state.CR4));
     const efer = f.let(vcpu.load('i32.load', state.EFER));
     const pageFault = (present: Expression | number, reserved: number): void => {
       f.if(access.and(Access.probe), () => f.return(FAULTED));
-      const fetch = execute.and(efer.and(EFER_NXE).or(cr4.and(CR4_SMEP)).nonZero());
+      const noExecutes = efer.and(EFER_NXE).and(cr4.shl(6)).or(cr4.and(CR4_SMEP));
+      const fetch = execute.and(noExecutes.nonZero());
       const code = write.shl(1).or(user.shl(2)).or(fetch.shl(4)).or(typeof present === 'number' ? i32(present) : present);
       f.call(imports.pageFault, vcpu, reserved ? code.or(reserved) : code);
+    };
+    /** Entries of 8 bytes, of the given levels (3 is the PML4, 0 the page table); `done` is left for with the address in `physical`. */
+    const walkWide = (levels: number[], reservedMask: bigint, done: Label): void => {
+      for (const level of levels) {
+        const index = f.get(virtual).shrU(12 + 9 * level).and(511).shl(3);
+        f.set(leaf, f.call(ramLinear, f.get(physical).add(index)));
+        f.if(f.get(leaf).eq(MMIO), () => pageFault(0, 0));
+        f.set(entry, f.get(leaf).load('i64.load'));
+        const flags = f.let(f.get(entry).wrap());
+        f.if(flags.and(PRESENT).eqz(), () => pageFault(0, 0));
+        // Reserved: address bits above what we have, NX without NXE, PS in the top level.
+        const reserved = f.get(entry).and(reservedMask).nonZero();
+        const strayNx = f.get(entry).ltS(0).and(efer.and(EFER_NXE).eqz());
+        const strayLarge = level === 3 ? flags.and(LARGE).nonZero() : i32(0);
+        f.if(reserved.or(strayNx).or(strayLarge), () => pageFault(1, FAULT_RESERVED));
+        f.set(writable, f.get(writable).and(flags));
+        f.set(userPage, f.get(userPage).and(flags));
+        f.set(noExecute, f.get(noExecute).or(f.get(entry).ltS(0)));
+        if (level > 0) {
+          if (level < 3) {
+            const size = 1n << BigInt(12 + 9 * level);
+            f.if(flags.and(LARGE), () => {
+              // Bit 12 is PAT; the bits between it and the page's size must be 0.
+              f.if(f.get(entry).and((size - 1n) & ~0x1fffn).nonZero(), () => pageFault(1, FAULT_RESERVED));
+              f.set(physical, f.get(entry).and(ADDRESS_MASK & ~(size - 1n)).or(f.get(virtual).and(size - 1n)));
+              largePage();
+              f.branch(done);
+            });
+          }
+          f.if(flags.and(ACCESSED).eqz(), () => f.store('i32.store', f.get(leaf), flags.or(ACCESSED)));
+          f.set(physical, f.get(entry).and(ADDRESS_MASK));
+        } else f.set(physical, f.get(entry).and(ADDRESS_MASK).or(f.get(virtual).and(0xfff)));
+      }
+    };
+    /** 32-bit paging: two levels of 4-byte entries. */
+    const walkNarrow = (done: Label): void => {
+      for (const level of [1, 0]) {
+        const index = f.get(virtual).shrU(12 + 10 * level).and(1023).shl(2);
+        f.set(leaf, f.call(ramLinear, f.get(physical).add(index)));
+        f.if(f.get(leaf).eq(MMIO), () => pageFault(0, 0));
+        f.set(entry, f.get(leaf).load('i64.load32_u'));
+        const flags = f.let(f.get(entry).wrap());
+        f.if(flags.and(PRESENT).eqz(), () => pageFault(0, 0));
+        f.set(writable, f.get(writable).and(flags));
+        f.set(userPage, f.get(userPage).and(flags));
+        if (level > 0) {
+          f.if(flags.and(LARGE).nonZero().and(cr4.and(CR4_PSE)), () => {
+            f.if(flags.and(PSE36_RESERVED), () => pageFault(1, FAULT_RESERVED));
+            const high = f.get(entry).shrU(13).and(0xff).shl(32);
+            f.set(physical, f.get(entry).and(0xffc0_0000).or(high).or(f.get(virtual).and(0x3f_ffff)));
+            largePage();
+            f.branch(done);
+          });
+          f.if(flags.and(ACCESSED).eqz(), () => f.store('i32.store', f.get(leaf), flags.or(ACCESSED)));
+          f.set(physical, f.get(entry).and(0xffff_f000));
+        } else f.set(physical, f.get(entry).and(0xffff_f000).or(f.get(virtual).and(0xfff)));
+      }
+    };
+    const largePage = (): void => {
+      const half = select(f.get(virtual).ltS(0), i32(state.TRAIT_LARGE_KERNEL), i32(state.TRAIT_LARGE_USER));
+      f.store('i32.store', vcpu, vcpu.load('i32.load', state.TLB_TRAITS).or(half), state.TLB_TRAITS);
     };
     f.if(
       cr0.and(CR0_PG),
       () => {
-        f.if(address.shl(16).shrS(16).ne(address), () => {
-          f.if(access.and(Access.probe), () => f.return(FAULTED));
-          f.call(imports.nonCanonical, vcpu);
-        });
         f.set(writable, i32(WRITABLE));
         f.set(userPage, i32(USER));
         f.set(physical, vcpu.load('i64.load', state.CR3).and(ADDRESS_MASK));
         f.block((done) => {
-          for (let level = 3; level >= 0; level--) {
-            const index = address.shrU(12 + 9 * level).and(511).shl(3);
-            f.set(leaf, f.call(ramLinear, f.get(physical).add(index)));
-            f.if(f.get(leaf).eq(MMIO), () => pageFault(0, 0));
-            f.set(entry, f.get(leaf).load('i64.load'));
-            const flags = f.let(f.get(entry).wrap());
-            f.if(flags.and(PRESENT).eqz(), () => pageFault(0, 0));
-            // Reserved: address bits above what we have, NX without NXE, PS in the top level.
-            const reserved = f.get(entry).and(RESERVED_MASK).nonZero();
-            const strayNx = f.get(entry).ltS(0).and(efer.and(EFER_NXE).eqz());
-            const strayLarge = level === 3 ? flags.and(LARGE).nonZero() : i32(0);
-            f.if(reserved.or(strayNx).or(strayLarge), () => pageFault(1, FAULT_RESERVED));
-            f.set(writable, f.get(writable).and(flags));
-            f.set(userPage, f.get(userPage).and(flags));
-            f.set(noExecute, f.get(noExecute).or(f.get(entry).ltS(0)));
-            if (level > 0) {
-              if (level < 3) {
-                const size = 1n << BigInt(12 + 9 * level);
-                f.if(flags.and(LARGE), () => {
-                  // Bit 12 is PAT; the bits between it and the page's size must be 0.
-                  f.if(f.get(entry).and((size - 1n) & ~0x1fffn).nonZero(), () => pageFault(1, FAULT_RESERVED));
-                  f.set(physical, f.get(entry).and(ADDRESS_MASK & ~(size - 1n)).or(address.and(size - 1n)));
-                  const half = select(address.ltS(0), i32(state.TRAIT_LARGE_KERNEL), i32(state.TRAIT_LARGE_USER));
-                  f.store('i32.store', vcpu, vcpu.load('i32.load', state.TLB_TRAITS).or(half), state.TLB_TRAITS);
-                  f.branch(done);
-                });
-              }
-              f.if(flags.and(ACCESSED).eqz(), () => f.store('i32.store', f.get(leaf), flags.or(ACCESSED)));
-              f.set(physical, f.get(entry).and(ADDRESS_MASK));
-            } else f.set(physical, f.get(entry).and(ADDRESS_MASK).or(address.and(0xfff)));
-          }
+          f.if(efer.and(EFER_LMA), () => {
+            f.if(address.shl(16).shrS(16).ne(address), () => {
+              f.if(access.and(Access.probe), () => f.return(FAULTED));
+              f.call(imports.nonCanonical, vcpu);
+            });
+            walkWide([3, 2, 1, 0], RESERVED_MASK, done);
+            f.branch(done);
+          });
+          f.set(virtual, address.and(0xffff_ffff));
+          f.store('i64.store', vcpu, f.get(virtual), state.ARGUMENT + 24);
+          f.if(cr4.and(CR4_PAE), () => {
+            // Page-directory pointers are registers, loaded with CR3.
+            const pointer = f.get(virtual).shrU(30).shl(3).wrap();
+            f.set(entry, vcpu.add(pointer).load('i64.load', state.PDPTE));
+            f.if(f.get(entry).wrap().and(PRESENT).eqz(), () => pageFault(0, 0));
+            f.set(physical, f.get(entry).and(ADDRESS_MASK));
+            walkWide([1, 0], PAE_RESERVED_MASK, done);
+            f.branch(done);
+          });
+          walkNarrow(done);
         });
         // Rights. A supervisor's write needs the writable bit only under WP; its access to a user page is what SMEP and SMAP forbid.
         const explicitAc = vcpu.load('i32.load', state.RFLAGS).and(RFLAGS_AC).nonZero().and(access.and(Access.implicit).eqz());
@@ -161,12 +216,13 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
         const wanted = f.let(flags.or(ACCESSED).or(write.mul(DIRTY)));
         f.if(flags.ne(wanted), () => f.store('i32.store', f.get(leaf), wanted));
         f.set(dirty, wanted.and(DIRTY));
-        f.if(flags.and(GLOBAL).nonZero().and(address.geS(0)), () =>
+        f.if(flags.and(GLOBAL).nonZero().and(f.get(virtual).geS(0)), () =>
           f.store('i32.store', vcpu, vcpu.load('i32.load', state.TLB_TRAITS).or(state.TRAIT_GLOBAL_USER), state.TLB_TRAITS),
         );
       },
       () => {
-        f.set(physical, address);
+        f.set(virtual, address.and(0xffff_ffff));
+        f.set(physical, f.get(virtual));
         f.set(writable, i32(1));
         f.set(dirty, i32(1));
       },
@@ -178,13 +234,13 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.if(checksAlignment(vcpu), () => f.return(f.get(linear)));
     // The entry lets writes through only where the next one has nothing to do: page dirty, no code in it.
     const slot = f.let(
-      vcpu.load('i32.load', state.TLB_BASE).add(address.shrU(12).wrap().and(L.TLB_ENTRIES - 1).mul(L.TLB_ENTRY_SIZE)),
+      vcpu.load('i32.load', state.TLB_BASE).add(f.get(virtual).shrU(12).wrap().and(L.TLB_ENTRIES - 1).mul(L.TLB_ENTRY_SIZE)),
     );
-    const page = f.let(address.and(-4096));
+    const page = f.let(f.get(virtual).and(-4096));
     const free = f.get(dirty).nonZero().and(f.get(writable)).and(codeLinesAt(f.get(linear)).load('i64.load').eqz());
     f.store('i64.store', slot, page, L.TLB_READ);
     f.store('i64.store', slot, select(free, page, i64(L.TLB_INVALID)), L.TLB_WRITE);
-    f.store('i32.store', slot, f.get(linear).sub(address.wrap()), L.TLB_ADDEND);
+    f.store('i32.store', slot, f.get(linear).sub(f.get(virtual).wrap()), L.TLB_ADDEND);
     f.return(f.get(linear));
   }
 

@@ -1,7 +1,8 @@
 /**
- * Linux's bzImage: its setup header, and loading it for the 64-bit entry point, where the guest unpacks itself.
+ * Linux's bzImage: its setup header, and loading it for the 64-bit entry point, or the 32-bit one of a kernel that has no
+ * other, where the guest unpacks itself.
  * Source: the kernel's Documentation/x86/boot.rst and zero-page.rst (protocol 2.06 to 2.15).
- * Not modelled: the real-mode and 32-bit entry points, EFI hand-over, setup_data.
+ * Not modelled: the real-mode entry point, EFI hand-over, setup_data.
  */
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { E820_TYPE_NUMBER, type E820Entry, HIGH_MEMORY_BASE } from '../memory-map.ts';
@@ -15,7 +16,7 @@ import {
   writeCommandLine,
   ZERO_PAGE,
 } from './boot-layout.ts';
-import { type BootState, longModeState } from './boot-state.ts';
+import { type BootState, longModeState, protectedModeState } from './boot-state.ts';
 
 const SECTOR = 512;
 const BOOT_FLAG = 0xaa55;
@@ -163,11 +164,8 @@ export interface BootInputs {
   rsdpGuestPhysical: number;
 }
 
-/** Puts kernel, initrd, command line, boot_params and page tables in memory; the state enters startup_64. */
+/** Puts kernel, initrd, command line and boot_params in memory; the state enters startup_64, or startup_32 of a 32-bit kernel. */
 export function loadBzImage(memory: GuestMemory, image: BzImage, inputs: BootInputs): BootState {
-  if (image.protocolVersion < ENTRY_64_VERSION || !(image.extendedLoadFlags & XLF_KERNEL_64)) {
-    throw new BootError('the kernel has no 64-bit entry point: it is a 32-bit kernel, and a 64-bit one is needed');
-  }
   const kernelAddress = image.preferredAddress;
   const kernelEnd = kernelAddress + image.initSize;
   requireRoom(memory, kernelEnd);
@@ -175,13 +173,11 @@ export function loadBzImage(memory: GuestMemory, image: BzImage, inputs: BootInp
   writeCommandLine(memory, inputs.append, image.commandLineSize);
   const initrd = inputs.initrd && placeInitrd(memory, inputs.initrd, kernelEnd, image.initrdAddressMax);
   memory.write(ZERO_PAGE, bootParameters(image, inputs, initrd));
+  const entry = { registers: { rsi: ZERO_PAGE }, kernelVersion: image.kernelVersion };
+  const has64BitEntry = image.protocolVersion >= ENTRY_64_VERSION && (image.extendedLoadFlags & XLF_KERNEL_64) !== 0;
+  if (!has64BitEntry) return protectedModeState(memory, { ...entry, rip: kernelAddress });
   writePageTables(memory);
-  return longModeState(memory, {
-    rip: kernelAddress + ENTRY_64_OFFSET,
-    registers: { rsi: ZERO_PAGE },
-    cr3: PAGE_TABLES,
-    kernelVersion: image.kernelVersion,
-  });
+  return longModeState(memory, { ...entry, rip: kernelAddress + ENTRY_64_OFFSET, cr3: PAGE_TABLES });
 }
 
 function bootParameters(image: BzImage, inputs: BootInputs, initrd: PlacedFile | undefined): Uint8Array {
