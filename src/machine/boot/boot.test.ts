@@ -147,6 +147,16 @@ describe('boot by the 64-bit entry of a bzImage', () => {
     expect(memory.slice(16 * MIB, 0x300).every((byte) => byte === 0xcc)).toBe(true);
   });
 
+  it.each([
+    ['a 32-bit kernel', (image: Buffer) => image.writeUInt16LE(0, 0x236)],
+    ['a kernel of before the 64-bit protocol', (image: Buffer) => image.writeUInt16LE(0x020a, 0x206)],
+  ])('enters startup_32 of %s in protected mode', (_name, change) => {
+    const state = boot({ kernel: bzImage((image) => void change(image)) });
+    expect(state).toMatchObject({ mode: 'protected32', rip: 16 * MIB, cr0: 0x11, cr4: 0, efer: 0 });
+    expect(state.segments.cs).toEqual({ selector: 0x10, base: 0, limit: 0xffff_ffff, attributes: 0xc0_9b00 });
+    expect(u32((state.registers.rsi ?? 0) + 0x202)).toBe(0x5372_6448);
+  });
+
   it('has a GDT in memory that says the same as the segment registers', () => {
     const { gdt } = boot();
     expect(gdt.limit).toBe(0x2f);
@@ -262,12 +272,6 @@ describe('what cannot be booted is said in one line', () => {
       'too old: boot protocol 2.02, 2.06 is needed',
     ],
     ['a zImage', patched((image) => image.writeUInt8(0, 0x211)), 'a zImage'],
-    ['a 32-bit kernel', patched((image) => image.writeUInt16LE(0, 0x236)), 'no 64-bit entry point'],
-    [
-      'a 64-bit kernel of before the 64-bit protocol',
-      patched((image) => image.writeUInt16LE(0x020a, 0x206)),
-      'no 64-bit entry point',
-    ],
     ['a payload outside of the kernel', patched((image) => image.writeUInt32LE(0x7fff_ffff, 0x248)), 'its payload lies outside'],
     [
       'an absurd load address',
