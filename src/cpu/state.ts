@@ -128,6 +128,6 @@ export const ARGUMENT = 1248;
 /** Guest-physical address of the last page walk, an i64: where an MMIO access goes. */
 export const PHYSICAL = 1280;
 /** PAE paging's four page-directory pointers, i64 each: registers that are loaded with CR3 (control-registers.ts). */
-export const PDPTE = 1288;
+export const PDPTE = 1296;
 
 export const VCPU_STATE_SIZE = 2048;
