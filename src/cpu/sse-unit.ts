@@ -78,9 +78,11 @@ type Binary = (u: SseUnit, f: Format, a: Unpacked, b: Unpacked) => bigint;
 /** An operation on so many lanes of a format; `detail` is its immediate. Reads `u.inputs`, writes `u.results`. */
 type Operation = (u: SseUnit, f: Format, lanes: number, detail: number) => void;
 
-const lanewise = (binary: Binary): Operation => (u, f, lanes) => {
-  for (let i = 0; i < lanes; i++) u.put(f.bits, i, binary(u, f, u.operand(f, 0, i), u.operand(f, 1, i)));
-};
+const lanewise =
+  (binary: Binary): Operation =>
+  (u, f, lanes) => {
+    for (let i = 0; i < lanes; i++) u.put(f.bits, i, binary(u, f, u.operand(f, 0, i), u.operand(f, 1, i)));
+  };
 
 const add: Binary = (u, f, a, b) => {
   const nan = u.nanOf(f, a, b);
@@ -90,14 +92,16 @@ const add: Binary = (u, f, a, b) => {
   if (a.kind === 'infinite') return a.bits;
   if (b.kind === 'infinite') return b.bits;
   const exponent = Math.min(a.exponent, b.exponent);
-  const term = ({ negative, significand, exponent: e }: Unpacked): bigint => (negative ? -significand : significand) << BigInt(e - exponent);
+  const term = ({ negative, significand, exponent: e }: Unpacked): bigint =>
+    (negative ? -significand : significand) << BigInt(e - exponent);
   const sum = term(a) + term(b);
   if (sum !== 0n) return u.round(f, sum < 0n, sum < 0n ? -sum : sum, exponent);
   const negative = a.negative === b.negative && a.kind === 'zero' && b.kind === 'zero' ? a.negative : u.rounding === DOWN;
   return negative ? f.sign : 0n;
 };
 
-const negated = (f: Format, a: Unpacked): Unpacked => (a.kind === 'nan' ? a : { ...a, bits: a.bits ^ f.sign, negative: !a.negative });
+const negated = (f: Format, a: Unpacked): Unpacked =>
+  a.kind === 'nan' ? a : { ...a, bits: a.bits ^ f.sign, negative: !a.negative };
 const subtract: Binary = (u, f, a, b) => add(u, f, a, negated(f, b));
 
 const multiply: Binary = (u, f, a, b) => {
@@ -165,7 +169,10 @@ function compare(u: SseUnit, f: Format, a: Unpacked, b: Unpacked, quiet: boolean
   return relation;
 }
 
-const chooses = (wanted: number): Binary => (u, f, a, b) => (compare(u, f, a, b, false) === wanted ? a.bits : b.bits);
+const chooses =
+  (wanted: number): Binary =>
+  (u, f, a, b) =>
+    compare(u, f, a, b, false) === wanted ? a.bits : b.bits;
 
 /** Relations that hold for predicates 0 to 3 (EQ, LT, LE, UNORD); 4 to 7 are their opposites. */
 const PREDICATES = [EQUAL, LESS, LESS | EQUAL, UNORDERED];
@@ -178,10 +185,12 @@ const compareToMask: Operation = (u, f, lanes, predicate) => {
 };
 
 /** The answer is in the result's low bits: at least, at most. */
-const compareToFlags = (quiet: boolean): Operation => (u, f) => {
-  const relation = compare(u, f, u.operand(f, 0, 0), u.operand(f, 1, 0), quiet);
-  u.put(32, 0, BigInt((relation & (EQUAL | GREATER) ? 1 : 0) | (relation & (EQUAL | LESS) ? 2 : 0)));
-};
+const compareToFlags =
+  (quiet: boolean): Operation =>
+  (u, f) => {
+    const relation = compare(u, f, u.operand(f, 0, 0), u.operand(f, 1, 0), quiet);
+    u.put(32, 0, BigInt((relation & (EQUAL | GREATER) ? 1 : 0) | (relation & (EQUAL | LESS) ? 2 : 0)));
+  };
 
 const addSubtract: Operation = (u, f, lanes) => {
   for (let i = 0; i < lanes; i++) u.put(f.bits, i, (i & 1 ? add : subtract)(u, f, u.operand(f, 0, i), u.operand(f, 1, i)));
@@ -189,7 +198,9 @@ const addSubtract: Operation = (u, f, lanes) => {
 
 /** DPPS and DPPD: products of chosen lanes, sums of neighbours, and the sum of those; each step may raise what it finds. */
 const dotProduct: Operation = (u, f, lanes, control) => {
-  let terms = Array.from({ length: lanes }, (_, i) => (control & (16 << i) ? multiply(u, f, u.operand(f, 0, i), u.operand(f, 1, i)) : 0n));
+  let terms = Array.from({ length: lanes }, (_, i) =>
+    control & (16 << i) ? multiply(u, f, u.operand(f, 0, i), u.operand(f, 1, i)) : 0n,
+  );
   while (terms.length > 1 && u.settle()) {
     const addends = terms.map((bits) => u.unpack(f, bits));
     terms = addends.filter((_, i) => i % 2 === 0).map((a, i) => add(u, f, a, addends[2 * i + 1]));
@@ -212,46 +223,54 @@ const roundToIntegral: Operation = (u, f, lanes, control) => {
   }
 };
 
-const toFormat = (to: Format): Operation => (u, from, lanes) => {
-  const shift = BigInt(Math.abs(to.fraction - from.fraction));
-  const wider = to.fraction > from.fraction;
-  for (let i = 0; i < lanes; i++) {
-    const b = u.operand(from, 1, i);
-    const sign = b.negative ? to.sign : 0n;
-    if (b.kind === 'nan') {
-      if (b.signaling) u.flags |= INVALID;
-      const fraction = b.bits & (from.quiet * 2n - 1n);
-      u.put(to.bits, i, sign | to.infinity | to.quiet | (wider ? fraction << shift : fraction >> shift));
-      continue;
+const toFormat =
+  (to: Format): Operation =>
+  (u, from, lanes) => {
+    const shift = BigInt(Math.abs(to.fraction - from.fraction));
+    const wider = to.fraction > from.fraction;
+    for (let i = 0; i < lanes; i++) {
+      const b = u.operand(from, 1, i);
+      let bits = b.negative ? to.sign : 0n;
+      if (b.kind === 'nan') {
+        if (b.signaling) u.flags |= INVALID;
+        const fraction = b.bits & (from.quiet * 2n - 1n);
+        bits |= to.infinity | to.quiet | (wider ? fraction << shift : fraction >> shift);
+      } else if (b.kind === 'infinite') bits |= to.infinity;
+      else if (b.kind === 'finite') {
+        u.noteDenormals(b, b);
+        bits = u.round(to, b.negative, b.significand, b.exponent);
+      }
+      u.put(to.bits, i, bits);
     }
-    u.noteDenormals(b, b);
-    u.put(to.bits, i, b.kind === 'infinite' ? sign | to.infinity : b.kind === 'zero' ? sign : u.round(to, b.negative, b.significand, b.exponent));
-  }
-};
+  };
 
-const toInteger = (bits: 32 | 64, truncates: boolean): Operation => (u, f, lanes) => {
-  const limit = 1n << BigInt(bits - 1);
-  for (let i = 0; i < lanes; i++) {
-    const b = u.operand(f, 1, i);
-    let result = -limit;
-    const { value, inexact } =
-      b.kind === 'finite' ? u.roundOff(b.significand, -b.exponent, false, b.negative, truncates ? TOWARDS_ZERO : u.rounding) : { value: 0n, inexact: false };
-    const signed = b.negative ? -value : value;
-    if (b.kind === 'nan' || b.kind === 'infinite' || signed < -limit || signed >= limit) u.flags |= INVALID;
-    else {
-      if (inexact) u.flags |= PRECISION;
-      result = signed;
+const toInteger =
+  (bits: 32 | 64, truncates: boolean): Operation =>
+  (u, f, lanes) => {
+    const limit = 1n << BigInt(bits - 1);
+    for (let i = 0; i < lanes; i++) {
+      const b = u.operand(f, 1, i);
+      let result = -limit;
+      const mode = truncates ? TOWARDS_ZERO : u.rounding;
+      const { value, inexact } = u.roundOff(b.significand, -b.exponent, false, b.negative, mode);
+      const signed = b.negative ? -value : value;
+      if (b.kind === 'nan' || b.kind === 'infinite' || signed < -limit || signed >= limit) u.flags |= INVALID;
+      else {
+        if (inexact) u.flags |= PRECISION;
+        result = signed;
+      }
+      u.put(bits, i, result);
     }
-    u.put(bits, i, result);
-  }
-};
+  };
 
-const fromInteger = (bits: 32 | 64): Operation => (u, f, lanes) => {
-  for (let i = 0; i < lanes; i++) {
-    const value = BigInt.asIntN(bits, u.get(bits, 1, i));
-    u.put(f.bits, i, value === 0n ? 0n : u.round(f, value < 0n, value < 0n ? -value : value, 0));
-  }
-};
+const fromInteger =
+  (bits: 32 | 64): Operation =>
+  (u, f, lanes) => {
+    for (let i = 0; i < lanes; i++) {
+      const value = BigInt.asIntN(bits, u.get(bits, 1, i));
+      u.put(f.bits, i, value === 0n ? 0n : u.round(f, value < 0n, value < 0n ? -value : value, 0));
+    }
+  };
 
 const TABLE = {
   add: lanewise(add),
@@ -286,7 +305,7 @@ const QUICK = NAMES.indexOf('sqrt');
 const OF_DOUBLES = 1 << 8;
 const LANES_SHIFT = 9;
 
-/** The number that `SseUnit.execute` takes for an operation on lanes of 32 or 64 bits (of a conversion from integers: the results'). */
+/** The number of an operation on lanes of 32 or 64 bits (of a conversion from integers: the results'), for `SseUnit.execute`. */
 export const sseOperation = (name: SseOperation, bits: 32 | 64, lanes: number): number =>
   NAMES.indexOf(name) | (bits === 64 ? OF_DOUBLES : 0) | (lanes << LANES_SHIFT);
 
@@ -320,7 +339,8 @@ export class SseUnit {
     this.results = arguments_;
     const [index, lanes] = [operation & 0xff, operation >> LANES_SHIFT];
     const f = operation & OF_DOUBLES ? DOUBLE : SINGLE;
-    if (index <= QUICK && (this.mxcsr & (MASKS | ROUNDING | PRECISION)) === (MASKS | PRECISION) && this.quick(index, f, lanes)) return true;
+    if (index <= QUICK && (this.mxcsr & (MASKS | ROUNDING | PRECISION)) === (MASKS | PRECISION) && this.quick(index, f, lanes))
+      return true;
     this.rounding = (this.mxcsr >> ROUNDING_SHIFT) & 3;
     this.flags = 0;
     this.completes = true;
@@ -357,12 +377,28 @@ export class SseUnit {
       let result: number;
       let zero = false;
       switch (NAMES[index]) {
-        case 'add': result = a + b; zero = true; break;
-        case 'sub': result = a - b; zero = true; break;
-        case 'mul': result = a * b; zero = a === 0 || b === 0; break;
-        case 'div': result = a / b; zero = a === 0; break;
-        case 'sqrt': result = Math.sqrt(b); zero = true; break;
-        default: return false;
+        case 'add':
+          result = a + b;
+          zero = true;
+          break;
+        case 'sub':
+          result = a - b;
+          zero = true;
+          break;
+        case 'mul':
+          result = a * b;
+          zero = a === 0 || b === 0;
+          break;
+        case 'div':
+          result = a / b;
+          zero = a === 0;
+          break;
+        case 'sqrt':
+          result = Math.sqrt(b);
+          zero = true;
+          break;
+        default:
+          return false;
       }
       if (single) result = Math.fround(result);
       const size = Math.abs(result);
@@ -409,9 +445,12 @@ export class SseUnit {
     const biased = Number((bits & f.infinity) >> BigInt(f.fraction));
     const common = { bits, negative, signaling: false, denormal: false, significand: 0n, exponent: 1 - f.bias - f.fraction };
     if ((bits & f.infinity) === f.infinity) {
-      return fraction === 0n ? { ...common, kind: 'infinite' } : { ...common, kind: 'nan', signaling: (fraction & f.quiet) === 0n };
+      return fraction === 0n
+        ? { ...common, kind: 'infinite' }
+        : { ...common, kind: 'nan', signaling: (fraction & f.quiet) === 0n };
     }
-    if (biased > 0) return { ...common, kind: 'finite', significand: fraction | (f.quiet * 2n), exponent: biased - f.bias - f.fraction };
+    if (biased > 0)
+      return { ...common, kind: 'finite', significand: fraction | (f.quiet * 2n), exponent: biased - f.bias - f.fraction };
     if (fraction === 0n || this.mxcsr & DAZ) return { ...common, kind: 'zero', bits: bits & f.sign };
     return { ...common, kind: 'finite', denormal: true, significand: fraction };
   }
@@ -433,14 +472,22 @@ export class SseUnit {
   }
 
   /** Drops the low `drop` bits of a magnitude (adds that many zeros if negative); `sticky`: there is more below them. */
-  roundOff(significand: bigint, drop: number, sticky: boolean, negative: boolean, mode: number): { value: bigint; inexact: boolean } {
+  roundOff(
+    significand: bigint,
+    drop: number,
+    sticky: boolean,
+    negative: boolean,
+    mode: number,
+  ): { value: bigint; inexact: boolean } {
     if (drop <= 0) return { value: significand << BigInt(-drop), inexact: sticky };
     const kept = significand >> BigInt(drop);
     const rest = significand - (kept << BigInt(drop));
     const inexact = rest !== 0n || sticky;
     const half = 1n << BigInt(drop - 1);
     const up =
-      mode === NEAREST ? rest > half || (rest === half && (sticky || (kept & 1n) === 1n)) : inexact && mode === (negative ? DOWN : UP);
+      mode === NEAREST
+        ? rest > half || (rest === half && (sticky || (kept & 1n) === 1n))
+        : inexact && mode === (negative ? DOWN : UP);
     return { value: up ? kept + 1n : kept, inexact };
   }
 

@@ -31,7 +31,8 @@ for (const [name, prefix, size, format] of [
       x.requireSse();
       const v = x.f.let(scalar(source, format));
       const wide = (value: Expression): Expression => x.f.let(format === SINGLE ? apply('f64.promote_f32', value) : value);
-      const usual = (): Expression => splat(64, toInteger(truncates ? wide(v) : x.f.let(wide(v).op('nearest')), destination.bits));
+      const integral = (): Expression => (truncates ? wide(v) : x.f.let(wide(v).op('nearest')));
+      const usual = (): Expression => splat(64, toInteger(integral(), destination.bits));
       const long = destination.bits === 64;
       const operation = truncates ? (long ? 'truncate64' : 'truncate32') : long ? 'toInteger64' : 'toInteger32';
       const concern = truncates ? Concern.nothing : Concern.rounding;
@@ -141,6 +142,7 @@ for (const [mnemonic, encoding, format] of [
     // 32 bits fit a double whatever the rounding.
     if (source.bits === 32 && format === DOUBLE) return destination.writeLow(usual(), 64);
     const operand = x.f.let(halves(value, value));
-    destination.writeLow(controlled(x, Concern.rounding, ['fromInteger64', format, 1], [operand, operand], format.type, usual), format.bits);
+    const result = controlled(x, Concern.rounding, ['fromInteger64', format, 1], [operand, operand], format.type, usual);
+    destination.writeLow(result, format.bits);
   });
 }

@@ -153,7 +153,9 @@ export const isUsual = (x: Semantics, concern: number): Expression => x.state32(
 
 /** `a operation b` on vectors as MXCSR wants it. */
 const packed = (x: Semantics, format: Format, operation: SseOperation, a: Expression, b: Expression): Expression =>
-  controlled(x, Concern.all, [operation, format, 128 / format.bits], [a, b], 'v128', () => arithmetic(x, format, operation, a, b));
+  controlled(x, Concern.all, [operation, format, 128 / format.bits], [a, b], 'v128', () =>
+    arithmetic(x, format, operation, a, b),
+  );
 
 // --- ADD, SUB, MUL, DIV, SQRT -------------------------------------------------------------------------
 

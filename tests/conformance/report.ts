@@ -13,7 +13,9 @@ import { formatSummary, replay } from './replay.ts';
 const VECTORS = resolve('tests/conformance/vectors');
 
 function main(args: string[]): number {
-  const known = readdirSync(VECTORS).filter((name) => name.endsWith('.vec')).map((name) => name.slice(0, -4));
+  const known = readdirSync(VECTORS)
+    .filter((name) => name.endsWith('.vec'))
+    .map((name) => name.slice(0, -4));
   const wanted = args.filter((arg) => !arg.startsWith('-'));
   if (args.some((arg) => arg.startsWith('-') && arg !== '--forms') || wanted.some((name) => !known.includes(name))) {
     console.error(`usage: npm run conformance -- [--forms] [file …]\nfiles: ${known.join(', ')}`);
@@ -33,7 +35,8 @@ function main(args: string[]): number {
   });
   console.log(`${total.vectors} vectors replayed, ${total.mismatches} mismatches`);
   const coverage = measureCoverage(files);
-  if (args.includes('--forms')) for (const [form, count] of [...coverage.covered].sort()) console.log(`${String(count).padStart(6)} ${form}`);
+  if (args.includes('--forms'))
+    for (const [form, count] of [...coverage.covered].sort()) console.log(`${String(count).padStart(6)} ${form}`);
   if (chosen.length === known.length) console.log(formatCoverage(coverage));
   return total.mismatches ? 1 : 0;
 }
