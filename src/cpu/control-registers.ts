@@ -5,9 +5,6 @@ import { updateCodeMode } from './segments.ts';
 import { Cr0, Cr4, Efer, generalProtection, raise, type Vcpu, Vector } from './vcpu.ts';
 
 const CR0_DEFINED = 0xe005_003fn;
-/** What CPUID advertises of CR4. */
-const CR4_DEFINED =
-  Cr4.vme | Cr4.pvi | Cr4.tsd | Cr4.de | Cr4.pse | Cr4.pae | Cr4.mce | Cr4.pge | Cr4.pce | Cr4.osfxsr | Cr4.osxmmexcpt | Cr4.fsgsbase | Cr4.pcide | Cr4.smep | Cr4.smap | Cr4.osxsave;
 const PHYSICAL_MASK = (1n << 40n) - 1n;
 const CR3_NO_FLUSH = 1n << 63n;
 
@@ -66,7 +63,7 @@ export function writeCr3(vcpu: Vcpu, value: bigint): void {
 
 export function writeCr4(vcpu: Vcpu, value: bigint): void {
   const old = vcpu.get64(state.CR4);
-  if (value & ~CR4_DEFINED) generalProtection();
+  if (value & ~vcpu.model.cr4) generalProtection();
   if (vcpu.longMode && !(value & Cr4.pae)) generalProtection();
   if (value & Cr4.pcide && !(old & Cr4.pcide) && (!vcpu.longMode || vcpu.get64(state.CR3) & 0xfffn)) generalProtection();
   if ((old ^ value) & (Cr4.pae | Cr4.pge | Cr4.pse | Cr4.smep) && isPae(vcpu.get64(state.CR0), value, vcpu.get64(state.EFER))) {

@@ -1,22 +1,13 @@
 /**
- * CPUID: what is advertised is what is there. The model is an AMD processor of x86-64-v2 level; hypervisor leaves come
- * from the KVM side. SDM 2A CPUID, APM 3 appendix E.
+ * CPUID: what is advertised is what is there. Features come from the vCPU's model, hypervisor leaves from the KVM side. SDM 2A CPUID,
+ * APM 3 appendix E.
  */
 
+import { type CpuModel, featureBits } from './cpu-model.ts';
 import * as state from './state.ts';
 import { Cr4, type Vcpu } from './vcpu.ts';
 
 export interface CpuidResult { eax: number; ebx: number; ecx: number; edx: number }
-
-export interface CpuModel {
-  vendor: string;
-  brand: string;
-  family: number;
-  model: number;
-  stepping: number;
-}
-
-export const DEFAULT_MODEL: CpuModel = { vendor: 'AuthenticAMD', brand: 'Exitless x86-64-v2 virtual CPU', family: 0xf, model: 0x6b, stepping: 1 };
 
 /** What the machine around the processor decides. */
 export interface CpuidEnvironment {
@@ -31,21 +22,15 @@ export interface CpuidEnvironment {
 }
 
 const bits = (...numbers: number[]): number => numbers.reduce((all, bit) => (all | (1 << bit)) >>> 0, 0);
-/** fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2. */
-const LEAF1_EDX = bits(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 23, 24, 25, 26);
-/** sse3 ssse3 cx16 sse4_1 sse4_2 popcnt rdrand; with pcid. */
-const LEAF1_ECX = bits(0, 9, 13, 17, 19, 20, 23, 30);
-const XSAVE = bits(26);
+const HT = bits(28);
 const OSXSAVE = bits(27);
 const X2APIC = bits(21);
 const TSC_DEADLINE = bits(24);
 const HYPERVISOR = bits(31);
-/** fsgsbase tsc_adjust smep erms invpcid smap. */
-const LEAF7_EBX = bits(0, 1, 7, 9, 10, 20);
-/** As leaf 1's, without sep and mca's neighbours; syscall nx 1-GiB pages rdtscp lm. */
-const EXTENDED1_EDX = (LEAF1_EDX & 0x0183_f3ff & ~bits(11)) | bits(11, 20, 26, 27, 29);
-/** lahf_lm, cr8_legacy. */
-const EXTENDED1_ECX = bits(0, 4);
+const SEP = bits(11);
+const CMP_LEGACY = bits(1);
+/** What AMD's extended leaf repeats of leaf 1's EDX. */
+const REPEATED = 0x0183_f3ff;
 const PHYSICAL_BITS = 40;
 const VIRTUAL_BITS = 48;
 const XSAVE_AREA = 576;
@@ -61,19 +46,21 @@ export function signature(model: CpuModel): number {
 const ZERO: CpuidResult = { eax: 0, ebx: 0, ecx: 0, edx: 0 };
 
 /** The registers that CPUID gives for a leaf and subleaf on this vCPU. */
-export function cpuid(vcpu: Vcpu, leaf: number, subleaf: number, environment: CpuidEnvironment, model = DEFAULT_MODEL): CpuidResult {
+export function cpuid(vcpu: Vcpu, leaf: number, subleaf: number, environment: CpuidEnvironment): CpuidResult {
   const { apicId, vcpuCount } = environment;
+  const { model } = vcpu;
   switch (leaf) {
     case 0:
       return { eax: 0xd, ebx: text(model.vendor, 0), edx: text(model.vendor, 4), ecx: text(model.vendor, 8) };
     case 1: {
       const osxsave = vcpu.get64(state.CR4) & Cr4.osxsave ? OSXSAVE : 0;
-      const ecx = LEAF1_ECX | XSAVE | osxsave | (environment.x2apic ? X2APIC : 0) | (environment.tscDeadline ? TSC_DEADLINE : 0) | (environment.hypervisorPresent ? HYPERVISOR : 0);
+      const ecx = featureBits(model, '1.ecx') | osxsave | (environment.x2apic ? X2APIC : 0) | (environment.tscDeadline ? TSC_DEADLINE : 0) | (environment.hypervisorPresent ? HYPERVISOR : 0);
       const count = vcpuCount > 1 ? 1 << log2ceil(vcpuCount) : 1;
-      return { eax: signature(model), ebx: ((apicId & 0xff) << 24) | (Math.min(count, 255) << 16) | (8 << 8), ecx, edx: LEAF1_EDX | (vcpuCount > 1 ? bits(28) : 0) };
+      return { eax: signature(model), ebx: ((apicId & 0xff) << 24) | (Math.min(count, 255) << 16) | (8 << 8), ecx, edx: featureBits(model, '1.edx') | (vcpuCount > 1 ? HT : 0) };
     }
     case 7:
-      return subleaf === 0 ? { eax: 0, ebx: LEAF7_EBX, ecx: 0, edx: 0 } : ZERO;
+      if (subleaf !== 0) return ZERO;
+      return { eax: 0, ebx: featureBits(model, '7.ebx'), ecx: featureBits(model, '7.ecx'), edx: featureBits(model, '7.edx') };
     case 0xb: {
       // One thread a core, all cores in one package.
       const shift = log2ceil(vcpuCount);
@@ -82,12 +69,15 @@ export function cpuid(vcpu: Vcpu, leaf: number, subleaf: number, environment: Cp
       return { eax: 0, ebx: 0, ecx: subleaf & 0xff, edx: apicId };
     }
     case 0xd:
+      if (!model.features.has('xsave') || subleaf > 1) return ZERO;
       if (subleaf === 0) return { eax: 3, ebx: XSAVE_AREA, ecx: XSAVE_AREA, edx: 0 };
-      return ZERO;
+      return { eax: featureBits(model, 'd.1.eax'), ebx: model.features.has('xsavec') ? XSAVE_AREA : 0, ecx: 0, edx: 0 };
     case 0x8000_0000:
       return { eax: 0x8000_0008, ebx: text(model.vendor, 0), edx: text(model.vendor, 4), ecx: text(model.vendor, 8) };
-    case 0x8000_0001:
-      return { eax: signature(model), ebx: 0, ecx: EXTENDED1_ECX | (vcpuCount > 1 ? bits(1) : 0), edx: EXTENDED1_EDX };
+    case 0x8000_0001: {
+      const repeated = featureBits(model, '1.edx') & REPEATED & ~SEP;
+      return { eax: signature(model), ebx: 0, ecx: featureBits(model, '80000001.ecx') | (vcpuCount > 1 ? CMP_LEGACY : 0), edx: repeated | featureBits(model, '80000001.edx') };
+    }
     case 0x8000_0002:
     case 0x8000_0003:
     case 0x8000_0004: {
@@ -100,8 +90,7 @@ export function cpuid(vcpu: Vcpu, leaf: number, subleaf: number, environment: Cp
     case 0x8000_0006:
       return { eax: 0, ebx: 0x4200_4200, ecx: 0x0200_8140, edx: 0 };
     case 0x8000_0007:
-      // Invariant TSC.
-      return { eax: 0, ebx: 0, ecx: 0, edx: bits(8) };
+      return { eax: 0, ebx: 0, ecx: 0, edx: featureBits(model, '80000007.edx') };
     case 0x8000_0008:
       return { eax: PHYSICAL_BITS | (VIRTUAL_BITS << 8), ebx: 0, ecx: (vcpuCount - 1) | (log2ceil(vcpuCount) << 12), edx: 0 };
     default:

@@ -58,9 +58,14 @@ export class InertMsrs {
   }
 }
 
+function plainOf(vcpu: Vcpu, msr: number): (typeof PLAIN)[number] | undefined {
+  const { features } = vcpu.model;
+  return msr === Msr.tscAux && !features.has('rdtscp') && !features.has('rdpid') ? undefined : PLAIN[msr];
+}
+
 /** The value of a processor MSR, or undefined where it is not one of these. */
 export function readCpuMsr(vcpu: Vcpu, msr: number): bigint | undefined {
-  const plain = PLAIN[msr];
+  const plain = plainOf(vcpu, msr);
   if (plain) return vcpu.get64(plain.offset);
   if (msr === Msr.efer) return vcpu.get64(state.EFER);
   if (msr === Msr.pat) return vcpu.get64(state.PAT);
@@ -69,7 +74,7 @@ export function readCpuMsr(vcpu: Vcpu, msr: number): bigint | undefined {
 
 /** Writes a processor MSR: 'done', 'gp' for a value it does not take, 'unknown' where it is not one of these. */
 export function writeCpuMsr(vcpu: Vcpu, msr: number, value: bigint): 'done' | 'gp' | 'unknown' {
-  const plain = PLAIN[msr];
+  const plain = plainOf(vcpu, msr);
   if (plain) {
     if ((plain.check === 'canonical' && !canonical(value)) || (plain.check === 'low32' && value >> 32n)) return 'gp';
     vcpu.set64(plain.offset, value);

@@ -4,6 +4,7 @@
  */
 
 import type { GuestMemory } from '../memory/guest-memory.ts';
+import type { CpuModel } from './cpu-model.ts';
 import { Access, FAULTED, MMIO, type Mmu } from './mmu.ts';
 import * as state from './state.ts';
 
@@ -54,10 +55,13 @@ export class Vcpu {
   /** Linear address of the state; what generated code calls `vcpu`. */
   readonly base: number;
   readonly memory: GuestMemory;
+  /** Which features it has. */
+  readonly model: CpuModel;
   mmu!: Mmu;
   private readonly view: DataView;
 
-  constructor(index: number, base: number, memory: GuestMemory) {
+  constructor(index: number, base: number, memory: GuestMemory, model: CpuModel) {
+    this.model = model;
     this.index = index;
     this.base = base;
     this.memory = memory;

@@ -3,6 +3,7 @@
  * vCPUs and address spaces share them; a write to the bytes a block was made from makes it stale at once.
  */
 
+import type { CpuModel } from '../cpu/cpu-model.ts';
 import * as state from '../cpu/state.ts';
 import { type CodeBits, type Decoded, Decoder, NO_BASE, RIP_BASE } from '../isa/decoder.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
@@ -35,7 +36,7 @@ export class BlockCache {
   private readonly memory: GuestMemory;
   private readonly layout: L.Layout;
   private readonly words: Int32Array;
-  private readonly decoder = new Decoder();
+  private readonly decoder: Decoder;
   private interpreter!: Interpreter;
   /** Blocks by linear address of their first byte, for 16, 32 and 64-bit code. */
   private readonly blocks: Map<number, number>[] = [new Map(), new Map(), new Map()];
@@ -50,7 +51,8 @@ export class BlockCache {
   invalidatedBlocks = 0;
   flushes = 0;
 
-  constructor(memory: GuestMemory, layout: L.Layout) {
+  constructor(memory: GuestMemory, layout: L.Layout, model: CpuModel) {
+    this.decoder = new Decoder((feature) => model.features.has(feature));
     this.memory = memory;
     this.layout = layout;
     this.words = new Int32Array(memory.memory.buffer);

@@ -56,10 +56,10 @@ export class Engine implements Mmu {
     this.layout = layout;
     this.environment = environment;
     this.words = new Int32Array(memory.memory.buffer);
-    this.vcpus = Array.from({ length: layout.vcpuCount }, (_, i) => new Vcpu(i, L.vcpuBase(i), memory));
+    this.vcpus = Array.from({ length: layout.vcpuCount }, (_, i) => new Vcpu(i, L.vcpuBase(i), memory, environment.model));
     this.spaces = this.vcpus.map(() => new AddressSpaces());
     this.retiredBefore = new Float64Array(layout.vcpuCount);
-    this.cache = new BlockCache(memory, layout);
+    this.cache = new BlockCache(memory, layout, environment.model);
     this.interpreter = createInterpreter(
       memory,
       layout,

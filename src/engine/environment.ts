@@ -1,10 +1,13 @@
 /** What the engine and the vCPUs' slow half ask of the machine around them. Every call is made while `vcpu` runs. */
 
+import type { CpuModel } from '../cpu/cpu-model.ts';
 import type { CpuidResult } from '../cpu/cpuid.ts';
 import type { Vcpu } from '../cpu/vcpu.ts';
 import type { AccessBytes } from '../memory/bus.ts';
 
 export interface Environment {
+  /** What the processors are. */
+  model: CpuModel;
   /** The vCPU's time-stamp counter, in cycles; fractions are cut. */
   readTsc(vcpu: Vcpu): number;
   portRead(vcpu: Vcpu, port: number, bytes: AccessBytes): number;

@@ -1,12 +1,13 @@
 /** Helpers of x87, MMX and SSE state: see helpers.ts. Images in guest memory are read and written whole, after all checks. */
 
+import { xgetbv } from '../cpu/control-registers.ts';
 import { Access } from '../cpu/mmu.ts';
 import { comparePackedStrings } from '../cpu/pcmpstr.ts';
 import { SseUnit } from '../cpu/sse-unit.ts';
 import * as state from '../cpu/state.ts';
 import { Cr0, Cr4, generalProtection, raise, undefinedOpcode, type Vcpu, Vector } from '../cpu/vcpu.ts';
 import { ENVIRONMENT_BYTES, type EnvironmentFormat } from '../cpu/x87/environment.ts';
-import { FXSAVE_BYTES, FxState } from '../cpu/x87/fxsave.ts';
+import { FXSAVE_BYTES, FxState, INITIAL_MXCSR } from '../cpu/x87/fxsave.ts';
 import { X87, X87_OPERATIONS } from '../cpu/x87/x87.ts';
 import type { Engine } from './engine.ts';
 import type { Helpers } from './interpreter.ts';
@@ -19,6 +20,11 @@ const SSE_STATE = 2;
 const FXSAVE_USED = 416;
 const XMM_AT = 160;
 const FSAVE_REGISTERS = 80;
+/** Fields of the header, the second of the compacted form only. */
+const XSTATE_BV = FXSAVE_BYTES;
+const XCOMP_BV = FXSAVE_BYTES + 8;
+const COMPACTED = 1n << 63n;
+const SAVE_OPERATIONS = ['xsave', 'xsaveopt', 'xsavec'] as const;
 const STATE_OPERATIONS = ['fldenv', 'fnstenv', 'frstor', 'fnsave'] as const;
 
 export function floatingPointHelpers(engine: Engine): Helpers {
@@ -64,6 +70,12 @@ export function floatingPointHelpers(engine: Engine): Helpers {
     if (!(vcpu.get64(state.CR4) & Cr4.osxsave)) undefinedOpcode();
     if (vcpu.get64(state.CR0) & Cr0.ts) raise(Vector.deviceNotAvailable);
     return vcpu.get32(state.RAX) & vcpu.get32(state.XCR0);
+  };
+
+  /** XINUSE: the components that are not in their initial state. MXCSR does not count. */
+  const componentsInUse = (base: number): number => {
+    const xmm = linear.subarray(base + state.XMM, base + state.XMM + 256).some((byte) => byte !== 0);
+    return (fx.isX87Initial(base) ? 0 : X87_STATE) | (xmm ? SSE_STATE : 0);
   };
 
   return {
@@ -113,38 +125,58 @@ export function floatingPointHelpers(engine: Engine): Helpers {
       read(vcpu, address, FXSAVE_BYTES);
       if (!fx.fxrstor(base, scratch, wide !== 0, xmmCount(vcpu))) generalProtection();
     },
-    xsave: (base: number, wide: number): void => {
+    /** XSAVE, XSAVEOPT and XSAVEC by number. */
+    xsave: (base: number, operation: number, wide: number): void => {
       const vcpu = at(base);
       const wanted = requireXsave(vcpu);
+      const name = SAVE_OPERATIONS[operation];
       const address = aligned(vcpu, 64n);
       checkWritable(vcpu, address, XSAVE_BYTES);
       read(vcpu, address, XSAVE_BYTES);
-      const header = view.getUint32(scratch + FXSAVE_BYTES, true);
-      if (wanted & X87_STATE) fx.saveX87(base, scratch, wide !== 0);
-      if (wanted & SSE_STATE) {
-        fx.saveMxcsr(base, scratch);
-        fx.saveXmm(base, scratch, xmmCount(vcpu));
-      }
-      view.setUint32(scratch + FXSAVE_BYTES, header | wanted, true);
+      let inUse = componentsInUse(base);
+      // The compacted form has no MXCSR without the SSE component.
+      if (name === 'xsavec' && vcpu.get32(state.MXCSR) !== INITIAL_MXCSR) inUse |= SSE_STATE;
+      const saved = name === 'xsave' ? wanted : wanted & inUse;
+      if (saved & X87_STATE) fx.saveX87(base, scratch, wide !== 0);
+      if ((name === 'xsavec' ? saved : wanted) & SSE_STATE) fx.saveMxcsr(base, scratch);
+      if (saved & SSE_STATE) fx.saveXmm(base, scratch, xmmCount(vcpu));
+      const present = view.getBigUint64(scratch + XSTATE_BV, true);
+      const others = name === 'xsavec' ? 0n : present & ~BigInt(wanted);
+      view.setBigUint64(scratch + XSTATE_BV, others | BigInt(wanted & inUse), true);
+      if (name === 'xsavec') view.setBigUint64(scratch + XCOMP_BV, COMPACTED | BigInt(wanted), true);
       write(vcpu, address, 0, FXSAVE_USED);
-      write(vcpu, address, FXSAVE_BYTES, FXSAVE_BYTES + 8);
+      write(vcpu, address, XSTATE_BV, name === 'xsavec' ? XCOMP_BV + 8 : XCOMP_BV);
     },
     xrstor: (base: number, wide: number): void => {
       const vcpu = at(base);
       const wanted = requireXsave(vcpu);
       read(vcpu, aligned(vcpu, 64n), XSAVE_BYTES);
-      const present = linear[scratch + FXSAVE_BYTES];
-      if (present & ~vcpu.get32(state.XCR0) || linear.subarray(scratch + FXSAVE_BYTES + 1, scratch + FXSAVE_BYTES + 24).some((byte) => byte !== 0)) generalProtection();
-      // MXCSR is loaded whenever SSE is asked for, whatever the header says. What is asked for and not in the image goes to its initial state.
+      const present = view.getBigUint64(scratch + XSTATE_BV, true);
+      const layout = view.getBigUint64(scratch + XCOMP_BV, true);
+      const isCompacted = (layout & COMPACTED) !== 0n && vcpu.model.features.has('xsavec');
+      const possible = isCompacted ? layout & ~COMPACTED : vcpu.get64(state.XCR0);
+      const reserved = isCompacted ? possible & ~vcpu.get64(state.XCR0) : layout;
+      if (reserved || present & ~possible) generalProtection();
+      if (linear.subarray(scratch + XCOMP_BV + 8, scratch + (isCompacted ? XSAVE_BYTES : XCOMP_BV + 16)).some((byte) => byte !== 0)) generalProtection();
+      const restored = wanted & Number(present);
+      // Of the standard form MXCSR is loaded whenever SSE is asked for. What is asked for and not in the image goes to its initial state.
       if (wanted & SSE_STATE) {
-        if (!fx.restoreMxcsr(base, scratch)) generalProtection();
-        if (!(present & SSE_STATE)) linear.fill(0, scratch + XMM_AT, scratch + FXSAVE_USED);
+        if (isCompacted && !(restored & SSE_STATE)) vcpu.set32(state.MXCSR, INITIAL_MXCSR);
+        else if (!fx.restoreMxcsr(base, scratch)) generalProtection();
+        if (!(restored & SSE_STATE)) linear.fill(0, scratch + XMM_AT, scratch + FXSAVE_USED);
         fx.restoreXmm(base, scratch, xmmCount(vcpu));
       }
       if (wanted & X87_STATE) {
-        if (present & X87_STATE) fx.restoreX87(base, scratch, wide !== 0);
+        if (restored & X87_STATE) fx.restoreX87(base, scratch, wide !== 0);
         else fx.initializeX87(base);
       }
+    },
+    /** XCR0, or with XGETBV1 what of it is in use. */
+    xgetbv: (base: number): void => {
+      const vcpu = at(base);
+      if (vcpu.get32(state.RCX) !== 1 || !vcpu.model.features.has('xgetbv1') || !(vcpu.get64(state.CR4) & Cr4.osxsave)) return xgetbv(vcpu);
+      vcpu.set64(state.RAX, BigInt(vcpu.get32(state.XCR0) & componentsInUse(base)));
+      vcpu.set64(state.RDX, 0n);
     },
   };
 }

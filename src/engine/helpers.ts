@@ -98,7 +98,6 @@ export function createHelpers(engine: Engine, environment: Environment): Helpers
     read_dr: (base: number, number: number): void => at(base).setArgument(0, cr.readDr(at(base), number)),
     write_dr: (base: number, number: number): void => cr.writeDr(at(base), number, at(base).argument(0)),
     lmsw: (base: number): void => cr.lmsw(at(base), at(base).argument(0)),
-    xgetbv: (base: number): void => cr.xgetbv(at(base)),
     xsetbv: (base: number): void => cr.xsetbv(at(base)),
     invlpg: (base: number): void => engine.flushPage(base, at(base).argument(0)),
     invpcid: (base: number): void => {

@@ -24,10 +24,13 @@ instruction('STD', 'FD', {}, (x) => direction(x, true));
 const LOW_FLAGS = 0xd5;
 const OF_PLACE = 11;
 
-instruction('LAHF', '9F', {}, (x) => x.highByte(0).write(x.statusFlags().and(LOW_FLAGS).or(2)));
-instruction('SAHF', '9E', {}, (x) => {
-  x.setStatusFlags(x.highByte(0).unsigned().and(LOW_FLAGS).or(x.overflowFlag().extendU().shl(OF_PLACE)));
-});
+// The first processors with 64-bit mode had these in the others only.
+for (const [mode, attributes] of [['n64', {}], ['o64', { feature: 'lahf_lm' }]] as const) {
+  instruction('LAHF', `9F ; ${mode}`, attributes, (x) => x.highByte(0).write(x.statusFlags().and(LOW_FLAGS).or(2)));
+  instruction('SAHF', `9E ; ${mode}`, attributes, (x) => {
+    x.setStatusFlags(x.highByte(0).unsigned().and(LOW_FLAGS).or(x.overflowFlag().extendU().shl(OF_PLACE)));
+  });
+}
 
 // AL = CF ? 0xff : 0; in no manual, in every processor.
 instruction('SALC', 'D6 ; n64', {}, (x) => x.gpr(0, 8).write(i64(0).sub(x.carryFlag().extendU())));

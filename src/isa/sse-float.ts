@@ -278,7 +278,7 @@ for (const [suffix, prefix, format, odd] of [
   ['PS', 'F2', SINGLE, [0, 5, 2, 7]],
   ['PD', '66', DOUBLE, [0, 3]],
 ] as const) {
-  instruction(`ADDSUB${suffix}`, `${prefix} 0F D0 Vdq Wdq`, { access: 'mr' }, (x, destination, source) => {
+  instruction(`ADDSUB${suffix}`, `${prefix} 0F D0 Vdq Wdq`, { access: 'mr', feature: 'pni' }, (x, destination, source) => {
     x.requireSse();
     const b = source.vector();
     const a = destination.vector();
@@ -290,7 +290,7 @@ for (const [suffix, prefix, format, odd] of [
     ['HADD', '7C', 'add'],
     ['HSUB', '7D', 'sub'],
   ] as const) {
-    instruction(`${name}${suffix}`, `${prefix} 0F ${opcode} Vdq Wdq`, { access: 'mr' }, (x, destination, source) => {
+    instruction(`${name}${suffix}`, `${prefix} 0F ${opcode} Vdq Wdq`, { access: 'mr', feature: 'pni' }, (x, destination, source) => {
       x.requireSse();
       const b = source.vector();
       const a = destination.vector();

@@ -140,13 +140,13 @@ packed('PMADDUBSW', '0F 38 04', (a, b) => {
   const even = apply('i16x8.mul', a.and(lanesOf(16, [0xff])), apply('i16x8.shr_s', apply('i16x8.shl', b, i32(8)), i32(8)));
   const odd = apply('i16x8.mul', apply('i16x8.shr_u', a, i32(8)), apply('i16x8.shr_s', b, i32(8)));
   return apply('i16x8.add_sat_s', even, odd);
-});
+}, 'same', { feature: 'ssse3' });
 
 // -1 × -1 is the one product that differs: x86 gives -1 (0x8000), where Q15 multiplication saturates.
 packed('PMULHRSW', '0F 38 0B', (a, b) => {
   const minimum = lanesOf(16, [0x8000]);
   return apply('i16x8.q15mulr_sat_s', a, b).xor(apply('i16x8.eq', a, minimum).and(apply('i16x8.eq', b, minimum)));
-});
+}, 'same', { feature: 'ssse3' });
 
 // --- SSSE3: signs and horizontal sums -----------------------------------------------------------------
 
@@ -159,11 +159,11 @@ for (const [suffix, sign, absolute, bits] of [
   packed(`PSIGN${suffix}`, `0F 38 ${sign}`, (a, b, f) => {
     const negative = f.let(apply(`${shape}.shr_s`, b, i32(bits - 1)));
     return apply(`${shape}.sub`, a.xor(negative), negative).and(apply(`${shape}.ne`, b, lanesOf(bits, [0])));
-  });
+  }, 'same', { feature: 'ssse3' });
   instruction(
     `PABS${suffix}`,
     [`66 0F 38 ${absolute} Vdq Wdq`, `NP 0F 38 ${absolute} Pq Qq`],
-    { access: 'wr' },
+    { access: 'wr', feature: 'ssse3' },
     (x, destination, source) => {
       computeUnary(x, destination, source, (v) => apply(`${shape}.abs`, v));
     },
@@ -176,7 +176,7 @@ for (const [mnemonic, opcode, bits, operation] of [
   ['PHSUBW', '05', 16, 'sub'], ['PHSUBD', '06', 32, 'sub'], ['PHSUBSW', '07', 16, 'sub_sat_s'],
 ] as const) {
   const combine = plain(`${SHAPE[bits]}.${operation}`);
-  packed(mnemonic, `0F 38 ${opcode}`, (a, b, f) => combine(everySecond(a, b, bits, 0), everySecond(a, b, bits, 1), f), 'paired');
+  packed(mnemonic, `0F 38 ${opcode}`, (a, b, f) => combine(everySecond(a, b, bits, 0), everySecond(a, b, bits, 1), f), 'paired', { feature: 'ssse3' });
 }
 
 // --- Packing and unpacking ----------------------------------------------------------------------------
@@ -223,12 +223,12 @@ for (const [mnemonic, encoding, shuffle] of [
 }
 
 // Bit 7 of a control byte gives 0, as a number past the end does. An MMX register is in both halves: bit 3 changes nothing.
-packed('PSHUFB', '0F 38 00', (a, b) => swizzle(a, b.and(lanesOf(8, [0x8f]))), 'same', { hot: true });
+packed('PSHUFB', '0F 38 00', (a, b) => swizzle(a, b.and(lanesOf(8, [0x8f]))), 'same', { hot: true, feature: 'ssse3' });
 
 instruction(
   'PALIGNR',
   ['66 0F 3A 0F Vdq Wdq Ib', 'NP 0F 3A 0F Pq Qq Ib'],
-  { access: 'mrr' },
+  { access: 'mrr', feature: 'ssse3' },
   (x, destination, source, immediate) => {
     const control = x.f.let(bytesFrom(byteOf(x, immediate)));
     if (isMmx(destination)) {

@@ -34,11 +34,11 @@ for (const [mnemonic, load, store] of [
 ])
   instruction(mnemonic, [`${load} Vdq Wdq`, `${store} Wdq Vdq`], { access: 'wr', hot: true, unaligned: true }, move);
 
-instruction('LDDQU', 'F2 0F F0 Vdq Mdq', { access: 'wr', unaligned: true }, move);
+instruction('LDDQU', 'F2 0F F0 Vdq Mdq', { access: 'wr', unaligned: true, feature: 'pni' }, move);
 instruction('MOVNTPS', 'NP 0F 2B Mdq Vdq', { access: 'wr' }, move);
 instruction('MOVNTPD', '66 0F 2B Mdq Vdq', { access: 'wr' }, move);
 instruction('MOVNTDQ', '66 0F E7 Mdq Vdq', { access: 'wr' }, move);
-instruction('MOVNTDQA', '66 0F 38 2A Vdq Mdq', { access: 'wr' }, move);
+instruction('MOVNTDQA', '66 0F 38 2A Vdq Mdq', { access: 'wr', feature: 'sse4_1' }, move);
 
 // From and to general registers.
 for (const [mnemonic, load, store] of [
@@ -115,7 +115,7 @@ for (const [mnemonic, encoding, bits, lanes] of [
   ['MOVSLDUP', 'F3 0F 12 Vdq Wdq', 32, [0, 0, 2, 2]],
   ['MOVSHDUP', 'F3 0F 16 Vdq Wdq', 32, [1, 1, 3, 3]],
 ] as const) {
-  instruction(mnemonic, encoding, { access: 'wr' }, (x, destination, source) => {
+  instruction(mnemonic, encoding, { access: 'wr', feature: 'pni' }, (x, destination, source) => {
     x.requireSse();
     const v = source.vector();
     destination.writeVector(gather(v, v, bits, lanes));

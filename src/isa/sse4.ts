@@ -47,8 +47,8 @@ for (const [mnemonic, opcode, operation] of [
   ['PMINUD', '3B', 'i32x4.min_u'], ['PMAXSB', '3C', 'i8x16.max_s'], ['PMAXSD', '3D', 'i32x4.max_s'],
   ['PMAXUW', '3E', 'i16x8.max_u'], ['PMAXUD', '3F', 'i32x4.max_u'], ['PMULLD', '40', 'i32x4.mul'],
   ['PCMPEQQ', '29', 'i64x2.eq'], ['PCMPGTQ', '37', 'i64x2.gt_s'], ['PACKUSDW', '2B', 'i16x8.narrow_i32x4_u'],
-]) packed(mnemonic, `0F 38 ${opcode}`, plain(operation), 'none');
-packed('PMULDQ', '0F 38 28', evenProducts('s'), 'none');
+]) packed(mnemonic, `0F 38 ${opcode}`, plain(operation), 'none', { feature: mnemonic === 'PCMPGTQ' ? 'sse4_2' : 'sse4_1' });
+packed('PMULDQ', '0F 38 28', evenProducts('s'), 'none', { feature: 'sse4_1' });
 
 // Extensions: each step doubles the width of the lanes, from 8, 16 or 32 bits.
 // biome-ignore format: a table
@@ -59,7 +59,7 @@ for (const [suffix, opcode, from, to, memory] of [
   for (const [name, base, sign] of [['PMOVSX', 0x20, 's'], ['PMOVZX', 0x30, 'u']] as const) {
     const code = `66 0F 38 ${(base + opcode).toString(16)}`;
     const encodings = [`${code} Vdq Udq ; reg`, `${code} Vdq M${memory} ; mem`];
-    instruction(`${name}${suffix}`, encodings, { access: 'wr' }, (x, destination, source) => {
+    instruction(`${name}${suffix}`, encodings, { access: 'wr', feature: 'sse4_1' }, (x, destination, source) => {
       x.requireSse();
       let v = source.kind === 'memory' ? splat(64, source.unsigned()) : source.vector();
       for (let bits: number = from; bits < to; bits *= 2) {
@@ -72,7 +72,7 @@ for (const [suffix, opcode, from, to, memory] of [
 }
 
 // The smallest word and its number: of 32-bit keys, word above number, the smallest.
-instruction('PHMINPOSUW', '66 0F 38 41 Vdq Wdq', { access: 'wr' }, (x, destination, source) => {
+instruction('PHMINPOSUW', '66 0F 38 41 Vdq Wdq', { access: 'wr', feature: 'sse4_1' }, (x, destination, source) => {
   x.requireSse();
   const { f } = x;
   const v = source.vector();
@@ -85,7 +85,7 @@ instruction('PHMINPOSUW', '66 0F 38 41 Vdq Wdq', { access: 'wr' }, (x, destinati
 });
 
 // Eight sums of four distances: a block of the source against the destination from each of eight bytes on.
-instruction('MPSADBW', '66 0F 3A 42 Vdq Wdq Ib', { access: 'mrr' }, (x, destination, source, immediate) => {
+instruction('MPSADBW', '66 0F 3A 42 Vdq Wdq Ib', { access: 'mrr', feature: 'sse4_1' }, (x, destination, source, immediate) => {
   x.requireSse();
   const { f } = x;
   const b = source.vector();
@@ -103,7 +103,7 @@ instruction('MPSADBW', '66 0F 3A 42 Vdq Wdq Ib', { access: 'mrr' }, (x, destinat
   destination.writeVector([1, 2, 3].reduce((sum, i) => apply('i16x8.add', sum, distance(i)), distance(0)));
 });
 
-instruction('PTEST', '66 0F 38 17 Vdq Wdq', { access: 'rr' }, (x, first, second) => {
+instruction('PTEST', '66 0F 38 17 Vdq Wdq', { access: 'rr', feature: 'sse4_1' }, (x, first, second) => {
   x.requireSse();
   const b = second.vector();
   const a = first.vector();
@@ -132,7 +132,7 @@ for (const [suffix, opcode, bits, register, memory] of [
   instruction(
     `PINSR${suffix}`,
     encodings(opcode, (general) => `Vdq ${general}`),
-    { access: 'mrr' },
+    { access: 'mrr', feature: 'sse4_1' },
     (x, destination, source, immediate) => {
       x.requireSse();
       const value = source.unsigned();
@@ -143,7 +143,7 @@ for (const [suffix, opcode, bits, register, memory] of [
   instruction(
     `PEXTR${suffix}`,
     encodings(extract, (general) => `${general} Vdq`),
-    { access: 'wrr' },
+    { access: 'wrr', feature: 'sse4_1' },
     (x, destination, source, immediate) => {
       x.requireSse();
       destination.write(extractLane(source.vector(), bits, laneNumber(x, immediate, 128 / bits)).zeroExtend(bits));
@@ -153,19 +153,19 @@ for (const [suffix, opcode, bits, register, memory] of [
 instruction(
   'PEXTRW',
   ['66 0F 3A 15 Rd Vdq Ib ; reg', '66 0F 3A 15 Mw Vdq Ib ; mem'],
-  { access: 'wrr' },
+  { access: 'wrr', feature: 'sse4_1' },
   (x, destination, source, immediate) => {
     x.requireSse();
     destination.write(extractLane(source.vector(), 16, laneNumber(x, immediate, 8)).and(0xffff));
   },
 );
-instruction('EXTRACTPS', '66 0F 3A 17 Ed Vdq Ib', { access: 'wrr' }, (x, destination, source, immediate) => {
+instruction('EXTRACTPS', '66 0F 3A 17 Ed Vdq Ib', { access: 'wrr', feature: 'sse4_1' }, (x, destination, source, immediate) => {
   x.requireSse();
   destination.write(extractLane(source.vector(), 32, laneNumber(x, immediate, 4)));
 });
 
 // Immediate: lane of the source (not of memory, which is one), lane of the destination, lanes to clear.
-instruction('INSERTPS', '66 0F 3A 21 Vdq Wd Ib', { access: 'mrr' }, (x, destination, source, immediate) => {
+instruction('INSERTPS', '66 0F 3A 21 Vdq Wd Ib', { access: 'mrr', feature: 'sse4_1' }, (x, destination, source, immediate) => {
   x.requireSse();
   const { f } = x;
   const control = byteOf(x, immediate);
@@ -187,7 +187,7 @@ for (const [mnemonic, opcode, bits] of [
   ['BLENDPD', '0D', 64],
   ['PBLENDW', '0E', 16],
 ] as const) {
-  instruction(mnemonic, `66 0F 3A ${opcode} Vdq Wdq Ib`, { access: 'mrr' }, (x, destination, source, immediate) => {
+  instruction(mnemonic, `66 0F 3A ${opcode} Vdq Wdq Ib`, { access: 'mrr', feature: 'sse4_1' }, (x, destination, source, immediate) => {
     x.requireSse();
     const b = source.vector();
     destination.writeVector(
@@ -204,7 +204,7 @@ for (const [mnemonic, opcode, bits] of [
   ['BLENDVPS', '14', 32],
   ['BLENDVPD', '15', 64],
 ] as const) {
-  instruction(mnemonic, `66 0F 38 ${opcode} Vdq Wdq`, { access: 'mr' }, (x, destination, source) => {
+  instruction(mnemonic, `66 0F 38 ${opcode} Vdq Wdq`, { access: 'mr', feature: 'sse4_1' }, (x, destination, source) => {
     x.requireSse();
     const b = source.vector();
     const mask = apply(`${SHAPE[bits]}.shr_s`, x.xmm(0).vector(), i32(bits - 1));
@@ -224,7 +224,7 @@ for (const [suffix, packedOpcode, scalarOpcode, size, format] of [
   instruction(
     `ROUNDP${suffix}`,
     `66 0F 3A ${packedOpcode} Vdq Wdq Ib`,
-    { access: 'wrr' },
+    { access: 'wrr', feature: 'sse4_1' },
     (x, destination, source, immediate) => {
       x.requireSse();
       const v = source.vector();
@@ -240,7 +240,7 @@ for (const [suffix, packedOpcode, scalarOpcode, size, format] of [
   instruction(
     `ROUNDS${suffix}`,
     `66 0F 3A ${scalarOpcode} V${size} W${size} Ib`,
-    { access: 'wrr' },
+    { access: 'wrr', feature: 'sse4_1' },
     (x, destination, source, immediate) => {
       x.requireSse();
       const v = x.f.let(scalar(source, format));
@@ -261,7 +261,7 @@ for (const [suffix, opcode, format] of [
   ['PD', '41', DOUBLE],
 ] as const) {
   const { bits } = format;
-  instruction(`DP${suffix}`, `66 0F 3A ${opcode} Vdq Wdq Ib`, { access: 'mrr' }, (x, destination, source, immediate) => {
+  instruction(`DP${suffix}`, `66 0F 3A ${opcode} Vdq Wdq Ib`, { access: 'mrr', feature: 'sse4_1' }, (x, destination, source, immediate) => {
     x.requireSse();
     const { f } = x;
     const b = source.vector();
@@ -302,7 +302,7 @@ for (const [opcode, lengths, result] of [
     instruction(
       `PCMP${lengths}STR${result}`,
       `66 0F 3A ${opcode} Vdq Wdq Ib${width}`,
-      { access: 'rrr', unaligned: true },
+      { access: 'rrr', unaligned: true, feature: 'sse4_2' },
       (x, first, second, immediate) => {
         x.requireSse();
         const { f } = x;

@@ -100,8 +100,8 @@ instruction('LMSW', '0F 01/6 Ew', { ends: 'block', modal: true }, (x, source) =>
   x.helper('lmsw');
   x.leave();
 });
-instruction('XGETBV', 'NP 0F 01 D0', {}, (x) => void x.helper('xgetbv'));
-instruction('XSETBV', 'NP 0F 01 D1', { ends: 'block', modal: true }, (x) => {
+instruction('XGETBV', 'NP 0F 01 D0', { feature: 'xsave' }, (x) => void x.helper('xgetbv'));
+instruction('XSETBV', 'NP 0F 01 D1', { ends: 'block', modal: true, feature: 'xsave' }, (x) => {
   x.helper('xsetbv');
   x.leave();
 });
@@ -389,11 +389,18 @@ for (const [name, encoding] of [['VMCALL', 'NP 0F 01 C1'], ['VMMCALL', 'NP 0F 01
 
 // --- Extended state ----------------------------------------------------------------------------------
 
-for (const [digit, name] of [[0, 'fxsave'], [1, 'fxrstor'], [4, 'xsave'], [5, 'xrstor']] as const) {
+for (const [name, encoding, feature, helper, ...operation] of [
+  ['FXSAVE', '0F AE/0', 'fxsr', 'fxsave'],
+  ['FXRSTOR', '0F AE/1', 'fxsr', 'fxrstor'],
+  ['XSAVE', '0F AE/4', 'xsave', 'xsave', 0],
+  ['XSAVEOPT', '0F AE/6', 'xsaveopt', 'xsave', 1],
+  ['XSAVEC', '0F C7/4', 'xsavec', 'xsave', 2],
+  ['XRSTOR', '0F AE/5', 'xsave', 'xrstor'],
+] as const) {
   for (const wide of [0, 1]) {
-    instruction(name.toUpperCase(), `NP 0F AE/${digit} M ; mem W${wide}`, { modal: true }, (x, memory) => {
+    instruction(name, `NP ${encoding} M ; mem W${wide}`, { modal: true, feature }, (x, memory) => {
       x.setArgument(0, memory.linear());
-      x.helper(name, i32(wide));
+      x.helper(helper, ...operation, i32(wide));
     });
   }
 }

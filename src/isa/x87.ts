@@ -115,7 +115,7 @@ function fromMemory(mnemonic: string, encoding: string, operation: X87OperationN
 
 /** Stores: memory is checked for writing first, for the operation cannot be undone after it popped. */
 function toMemory(mnemonic: string, encoding: string, operation: X87OperationName, isControl = false): void {
-  instruction(mnemonic, encoding, {}, (x, memory) => {
+  instruction(mnemonic, encoding, mnemonic === 'FISTTP' ? { feature: 'pni' } : {}, (x, memory) => {
     requireFpu(x);
     if (!isControl) requireNothingPending(x);
     const address = memory.linear();

@@ -3,6 +3,7 @@
  * options give the same run, instruction for instruction.
  */
 
+import { type CpuModel, DEFAULT_CPU_MODEL } from '../cpu/cpu-model.ts';
 import { cpuid } from '../cpu/cpuid.ts';
 import { resetVcpu } from '../cpu/control-registers.ts';
 import { Msr, readCpuMsr, writeCpuMsr } from '../cpu/msr.ts';
@@ -51,6 +52,8 @@ export interface MachineOptions {
   /** The kernel's command line. */
   append?: string | undefined;
   boot?: BootMethod | undefined;
+  /** The processor's features. */
+  cpu?: CpuModel | undefined;
   /** Whether the processor offers x2APIC. Linux uses it, if KVM's features are visible too. */
   apic?: 'xapic' | 'x2apic' | undefined;
   kvm?: KvmFeatureSet | undefined;
@@ -140,7 +143,7 @@ export class Machine {
     const apicIds = Array.from({ length: vcpus }, (_, i) => i);
     const boot = prepareBoot(this.memory, { kernel: options.kernel, initrd: options.initrd, append: options.append ?? '', method: options.boot ?? 'auto', acpi: { apicIds } });
     this.otherCycles = new Float64Array(vcpus);
-    this.engine = new Engine(this.memory, layout, this.environment());
+    this.engine = new Engine(this.memory, layout, this.environment(options.cpu ?? DEFAULT_CPU_MODEL));
     this.tracer = new Tracer(() => this.nowNanoseconds);
     this.counting = new Counters(vcpus);
     this.accounting = new ExitAccounting({
@@ -402,10 +405,11 @@ export class Machine {
 
   // --- The engine's environment -------------------------------------------------------------------
 
-  private environment(): Environment {
+  private environment(model: CpuModel): Environment {
     const cpuOf = (vcpu: Vcpu): VirtualCpu => this.cpus[vcpu.index];
     const completedBy = (kernel: boolean) => (kernel ? 'kernel' : 'userspace');
     return {
+      model,
       readTsc: (vcpu) => this.tscOf(vcpu),
       portRead: (vcpu, port, bytes) =>
         cpuOf(vcpu).exit(Exit.io, exitDetail.io(port, bytes, true), 0, completedBy(isKernelPort(port)), () => {

@@ -4,6 +4,7 @@
  */
 
 import { setCpl, setSegment } from '../../src/cpu/segments.ts';
+import { MAX_CPU_MODEL } from '../../src/cpu/cpu-model.ts';
 import { resetVcpu } from '../../src/cpu/control-registers.ts';
 import * as state from '../../src/cpu/state.ts';
 import { Cr0, Cr4, Efer, type Vcpu, Vector } from '../../src/cpu/vcpu.ts';
@@ -25,11 +26,13 @@ const [PRESENT, WRITABLE, USER, NO_EXECUTE] = [1n, 2n, 4n, 1n << 63n];
 const CODE64 = 0x00a0_fb00;
 const DATA = 0x00c0_f300;
 
-/** Nothing here reaches the machine around the engine. */
-const NOTHING = new Proxy({} as Environment, {
-  get: (_, name) => () => {
-    throw new Error(`an instruction of user mode asks the machine: ${String(name)}`);
-  },
+/** Nothing here reaches the machine around the engine, which has all features. */
+const NOTHING = new Proxy({ model: MAX_CPU_MODEL } as Environment, {
+  get: (target, name) =>
+    Reflect.get(target, name) ??
+    (() => {
+      throw new Error(`an instruction of user mode asks the machine: ${String(name)}`);
+    }),
 });
 
 /** Maps the windows; gives the physical address of the top table. */
