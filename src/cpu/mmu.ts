@@ -10,6 +10,8 @@ export const Access = {
   implicit: 8,
   /** No exception: FAULTED comes back instead. */
   probe: 16,
+  /** As `probe`, but what is found goes into the TLB. */
+  quiet: 32,
 } as const;
 
 /** What a translation gives instead of a linear address: no RAM there, or (with Access.probe) a fault. */

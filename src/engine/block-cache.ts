@@ -18,7 +18,7 @@ const MAX_OPERATIONS = 2 * MAX_INSTRUCTIONS + 3;
 const STACK_USERS = new Set(['PUSH', 'POP', 'CALL']);
 const CR_OR_DR = new Set(['C', 'D', 'i']);
 
-interface Block {
+export interface Block {
   op: number;
   operations: number;
   /** Linear range it was decoded from; for an instruction across pages, the part in the next page too. */
@@ -36,15 +36,18 @@ export class BlockCache {
   private readonly memory: GuestMemory;
   private readonly layout: L.Layout;
   private readonly words: Int32Array;
-  private readonly decoder: Decoder;
+  readonly decoder: Decoder;
   private interpreter!: Interpreter;
   /** Blocks by linear address of their first byte, for 16, 32 and 64-bit code. */
   private readonly blocks: Map<number, number>[] = [new Map(), new Map(), new Map()];
   private readonly pages = new Map<number, Block[]>();
+  private readonly byOperation = new Map<number, Block>();
   private readonly crossing = new Uint8Array(32);
   private next: number;
   /** Called when a page gets its first code: writable TLB entries for it have to go. */
   onCodePage: (linear: number) => void = () => {};
+  /** Called when a block has become stale: what was compiled from it has to go. */
+  onStale: (block: Block) => void = () => {};
   /** Called when everything was dropped to make room. */
   onFlush: () => void = () => {};
   decodedInstructions = 0;
@@ -67,6 +70,17 @@ export class BlockCache {
   block(linear: number, codeBits: CodeBits, nextPage: NextPage): number {
     const found = this.blocks[codeBits >> 5].get(linear);
     return found ?? this.decode(linear, codeBits, MAX_INSTRUCTIONS, nextPage);
+  }
+
+  /** The block that starts with this operation, if there is one. */
+  blockOf(op: number): Block | undefined {
+    return this.byOperation.get(op);
+  }
+
+  /** The block decoded from `linear` on, if it is there already. */
+  known(linear: number, codeBits: CodeBits): Block | undefined {
+    const op = this.blocks[codeBits >> 5].get(linear);
+    return op === undefined ? undefined : this.byOperation.get(op);
   }
 
   /** A block of the one instruction at `linear`, not kept. */
@@ -102,7 +116,7 @@ export class BlockCache {
         else this.crossing.fill(0xff, available);
         status = this.decoder.decode(this.crossing, 0, available + 16, codeBits);
         this.clear(op);
-        this.set(op, L.OP_HANDLER, this.interpreter.microOp['check-page']);
+        this.setHandler(op, this.interpreter.microOp['check-page']);
         this.set(op, L.OP_IMMEDIATE, secondStart);
         this.setIps(op, position - pageStart, position - pageStart);
         op += L.OP_SIZE;
@@ -112,7 +126,7 @@ export class BlockCache {
       count++;
       if (status !== 'ok' || !this.valid(d)) {
         this.clear(op);
-        this.set(op, L.OP_HANDLER, this.interpreter.microOp[status === 'too-long' ? 'too-long' : 'undefined']);
+        this.setHandler(op, this.interpreter.microOp[status === 'too-long' ? 'too-long' : 'undefined']);
         this.setIps(op, ip, ip);
         op += L.OP_SIZE;
         position += 1;
@@ -137,7 +151,7 @@ export class BlockCache {
       const ip = position - pageStart;
       this.clear(op);
       // A single instruction leaves to the run loop, as code that has changed does.
-      this.set(op, L.OP_HANDLER, limit === 1 ? this.interpreter.microOp.stale : this.interpreter.microOp.chain);
+      this.setHandler(op, limit === 1 ? this.interpreter.microOp.stale : this.interpreter.microOp.chain);
       this.setIps(op, ip, ip);
       this.set(op, L.OP_LINK_NEXT, linkOther || ip >= PAGE ? L.LINK_OTHER_PAGE : L.LINK_UNKNOWN);
       this.set16(op, L.OP_REMAINING, -1);
@@ -159,6 +173,7 @@ export class BlockCache {
       mode: codeBits >> 5,
     };
     this.blocks[block.mode].set(linear, first);
+    this.byOperation.set(first, block);
     this.remember(block, block.start, block.bytes);
     if (secondBytes > 0 && secondStart >= 0) this.remember(block, secondStart, secondBytes);
     return first;
@@ -199,7 +214,7 @@ export class BlockCache {
         ? d.addressBits === 64 ? 'offset' : 'offset-cut'
         : !long ? 'address-segmented' : absolute && d.addressBits === 64 ? 'address-absolute' : d.addressBits === 64 ? 'address' : 'address-cut';
       this.clear(op);
-      this.set(op, L.OP_HANDLER, this.interpreter.microOp[name]);
+      this.setHandler(op, this.interpreter.microOp[name]);
       this.setIps(op, ip, nextIp);
       this.set(op, L.OP_BASE, absolute ? state.ZERO : base);
       this.set(op, L.OP_INDEX, absolute ? state.ZERO : index);
@@ -215,7 +230,7 @@ export class BlockCache {
       op += L.OP_SIZE;
     }
     this.clear(op);
-    this.set(op, L.OP_HANDLER, this.interpreter.handlerOf(d, codeBits, rm));
+    this.setHandler(op, this.interpreter.handlerOf(d, codeBits, rm));
     this.setIps(op, ip, nextIp);
     this.set(op, L.OP_SEGMENT, segmentSlot);
     if (addressed) {
@@ -318,7 +333,9 @@ export class BlockCache {
     for (const block of stale) {
       this.invalidatedBlocks++;
       dead.add(block.op);
-      for (let i = 0; i < block.operations; i++) this.set(block.op + i * L.OP_SIZE, L.OP_HANDLER, this.interpreter.microOp.stale);
+      this.byOperation.delete(block.op);
+      this.onStale(block);
+      for (let i = 0; i < block.operations; i++) this.setHandler(block.op + i * L.OP_SIZE, this.interpreter.microOp.stale);
       if (this.blocks[block.mode].get(block.start) === block.op) this.blocks[block.mode].delete(block.start);
       for (const start of block.secondBytes > 0 ? [block.start, block.secondStart] : [block.start]) this.forget(block, start);
     }
@@ -348,6 +365,7 @@ export class BlockCache {
   flush(): void {
     for (const map of this.blocks) map.clear();
     this.pages.clear();
+    this.byOperation.clear();
     this.words.fill(0, this.layout.codeLines >> 2, this.layout.operations >> 2);
     this.next = this.layout.operations;
     this.flushes++;
@@ -356,6 +374,10 @@ export class BlockCache {
 
   private clear(op: number): void {
     this.words.fill(0, op >> 2, (op + L.OP_SIZE) >> 2);
+  }
+
+  private setHandler(op: number, handler: number): void {
+    this.words[(op + L.OP_HANDLER) >> 2] = handler | (handler << 16);
   }
 
   private set(op: number, offset: number, value: number): void {

@@ -14,6 +14,7 @@ import { BlockCache } from './block-cache.ts';
 import { EmulationFailure, type Environment } from './environment.ts';
 import { createHelpers } from './helpers.ts';
 import { createInterpreter, type Interpreter } from './interpreter.ts';
+import { Jit } from './jit/jit.ts';
 import * as L from './layout.ts';
 
 const PAGE = 4096;
@@ -33,6 +34,7 @@ export class Engine implements Mmu {
   readonly vcpus: Vcpu[];
   readonly cache: BlockCache;
   readonly interpreter: Interpreter;
+  readonly jit: Jit | undefined;
   private readonly layout: L.Layout;
   private readonly environment: Environment;
   private readonly words: Int32Array;
@@ -51,7 +53,7 @@ export class Engine implements Mmu {
   private stepping = false;
   private interrupted = false;
 
-  constructor(memory: GuestMemory, layout: L.Layout, environment: Environment) {
+  constructor(memory: GuestMemory, layout: L.Layout, environment: Environment, jit = false) {
     this.memory = memory;
     this.layout = layout;
     this.environment = environment;
@@ -75,6 +77,7 @@ export class Engine implements Mmu {
         code_written: (linear, bytes) => this.cache.invalidate(linear >>> 0, bytes),
         resolve: (base) => this.resolve(base),
         resolve_link: (base, op, link) => this.resolveLink(base, op, link),
+        hot: (_base, block) => this.jit?.hot(block),
         raise: (_base, vector, code) => raise(vector, code),
         check_page: (base, op) => (this.nextPage(this.vcpuAt(base), this.pageOfCode(this.vcpuAt(base))) === this.words[(op + L.OP_IMMEDIATE) >> 2] >>> 0 ? 1 : 0),
         segment_fault: (base, op) => this.segmentFault(base, op),
@@ -82,8 +85,10 @@ export class Engine implements Mmu {
       createHelpers(this, environment),
     );
     this.cache.attach(this.interpreter);
+    if (jit) this.jit = new Jit(memory, this.cache, this.interpreter);
     this.cache.onCodePage = (linear) => this.protectCodePage(linear);
     this.cache.onFlush = () => {
+      this.jit?.flushed();
       for (const vcpu of this.vcpus) this.flushAll(vcpu.base);
     };
     memory.onWrite = (guestPhysical, bytes) => {
@@ -124,6 +129,7 @@ export class Engine implements Mmu {
     const { exports } = this.interpreter;
     const budgetWord = (base + state.BUDGET) >> 2;
     const { words } = this;
+    this.jit?.compileQueue();
     this.running = vcpu.index;
     this.granted = budget;
     this.deferred = 0;

@@ -24,6 +24,8 @@ export interface HandlerTargets {
   bulk: FunctionReference;
   codeCheck: FunctionReference;
   resolveLink: FunctionReference;
+  /** (vcpu, block): the block was entered HOT times. */
+  hot: FunctionReference;
   raise: FunctionReference;
   stackLinear: FunctionReference;
   helpers: ReadonlyMap<string, FunctionReference>;
@@ -39,6 +41,9 @@ export interface Variant {
   rm: RmKind;
   repeat: 'none' | 'rep' | 'repne';
 }
+
+/** Entries after which a block is worth compiling. */
+export const HOT = 200;
 
 /** Access of an operand: read, written, or read and written. */
 type Access = 'r' | 'w' | 'm';
@@ -65,16 +70,16 @@ export function sizeBits(size: string, operandBits: 16 | 32 | 64): number {
   }
 }
 
-const LOAD: Record<number, Record<'signed' | 'unsigned', string>> = {
+export const LOAD: Record<number, Record<'signed' | 'unsigned', string>> = {
   8: { signed: 'i64.load8_s', unsigned: 'i64.load8_u' },
   16: { signed: 'i64.load16_s', unsigned: 'i64.load16_u' },
   32: { signed: 'i64.load32_s', unsigned: 'i64.load32_u' },
   64: { signed: 'i64.load', unsigned: 'i64.load' },
 };
-const STORE: Record<number, string> = { 8: 'i64.store8', 16: 'i64.store16', 32: 'i64.store32', 64: 'i64.store' };
+export const STORE: Record<number, string> = { 8: 'i64.store8', 16: 'i64.store16', 32: 'i64.store32', 64: 'i64.store' };
 
 /** Low `bits` of any value as an i64. */
-function toInteger(value: Expression, bits: number): Expression {
+export function toInteger(value: Expression, bits: number): Expression {
   if (value.type === 'v128') return bits === 32 ? value.lane('i32x4.extract_lane', 0).extendU() : value.lane('i64x2.extract_lane', 0);
   if (value.type === 'f64') return apply('i64.reinterpret_f64', value);
   if (value.type === 'f32') return apply('i32.reinterpret_f32', value).extendU();
@@ -137,7 +142,7 @@ class RegisterOperand implements Operand {
   }
 }
 
-class ImmediateOperand implements Operand {
+export class ImmediateOperand implements Operand {
   readonly kind = 'immediate';
   readonly bits: number;
   private readonly value: Expression;
@@ -169,14 +174,14 @@ class ImmediateOperand implements Operand {
   linear(): Expression { return this.address(); }
 }
 
-class MemoryOperand implements Operand {
+export class MemoryOperand implements Operand {
   readonly kind = 'memory';
   readonly bits: number;
-  private readonly x: InterpreterSemantics;
+  protected readonly x: InterpreterSemantics;
   private readonly access: Access;
   private readonly kindOfAddress: RmKind;
-  private effective: Expression | null = null;
-  private cached: Expression | null = null;
+  protected effective: Expression | null = null;
+  protected cached: Expression | null = null;
   /** Host address found by the reading half of a modification, 0 where that took the slow path. */
   private host: Local | null = null;
 
@@ -192,7 +197,7 @@ class MemoryOperand implements Operand {
     if (this.effective) return this.effective;
     const register = (field: number): Expression => x.vcpu.add(x.op.load('i32.load', field)).load('i64.load');
     let sum = register(L.OP_BASE).add(x.op.load('i64.load32_s', L.OP_DISPLACEMENT));
-    if (this.kindOfAddress === 'general') sum = sum.add(register(L.OP_INDEX).shl(x.op.load('i64.load32_u', L.OP_SCALE)));
+    if (this.kindOfAddress === 'general') sum = sum.add(register(L.OP_INDEX).shl(x.op.load('i64.load8_u', L.OP_SCALE)));
     this.effective = x.f.let(sum);
     return this.effective;
   }
@@ -272,7 +277,7 @@ export class InterpreterSemantics implements Semantics {
   protected readonly unaligned: boolean;
   protected readonly targets: HandlerTargets;
 
-  constructor(f: FunctionBuilder, targets: HandlerTargets, instruction: Pick<Instruction, 'mnemonic' | 'unaligned'>, variant: Variant) {
+  constructor(f: FunctionBuilder, targets: HandlerTargets, instruction: Pick<Instruction, 'mnemonic' | 'unaligned'>, variant: Variant, op?: Expression) {
     this.f = f;
     this.targets = targets;
     this.mnemonic = instruction.mnemonic;
@@ -282,7 +287,7 @@ export class InterpreterSemantics implements Semantics {
     this.longMode = variant.codeBits === 64;
     this.repeat = variant.repeat;
     this.vcpu = f.parameter(0);
-    this.op = f.parameter(1);
+    this.op = op ?? f.parameter(1);
   }
 
   get addressBits(): 16 | 32 | 64 {
@@ -661,13 +666,16 @@ export class InterpreterSemantics implements Semantics {
       f.return();
     });
     this.setState32(state.BUDGET, budget.sub(block.load('i32.load16_u', L.OP_REMAINING)).sub(1));
-    f.returnCallIndirect(this.targets.handlerType, HANDLER, block.load('i32.load', L.OP_HANDLER), this.vcpu, block);
+    const heat = f.let(block.load('i32.load16_u', L.OP_HEAT).add(1));
+    f.store('i32.store16', block, heat, L.OP_HEAT);
+    f.if(heat.eq(HOT), () => f.call(this.targets.hot, this.vcpu, block));
+    f.returnCallIndirect(this.targets.handlerType, HANDLER, block.load('i32.load16_u', L.OP_HANDLER), this.vcpu, block);
   }
 
   /** Runs the operation behind this one. */
   next(): void {
     this.leaveX87();
-    this.f.returnCallIndirect(this.targets.handlerType, HANDLER, this.op.load('i32.load', L.OP_SIZE + L.OP_HANDLER), this.vcpu, this.op.add(L.OP_SIZE));
+    this.f.returnCallIndirect(this.targets.handlerType, HANDLER, this.op.load('i32.load16_u', L.OP_SIZE + L.OP_HANDLER), this.vcpu, this.op.add(L.OP_SIZE));
   }
 
   updateTranslation(): void {

@@ -8,7 +8,6 @@ import '../isa/all.ts';
 import { type CodeBits, buildDecodeTables, type Decoded, type Form, forms } from '../isa/decoder.ts';
 import type { Operand } from '../isa/semantics.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
-import { i32 } from '../wasm/expression.ts';
 import type { FunctionBuilder, FunctionReference } from '../wasm/function-builder.ts';
 import { ModuleBuilder } from '../wasm/module-builder.ts';
 import { HANDLER, type HandlerTargets, InterpreterSemantics, type RmKind, sizeBits, type Variant } from './interpreter-semantics.ts';
@@ -27,6 +26,7 @@ export interface EngineImports {
   code_written(linear: number, bytes: number): void;
   resolve(vcpu: number): number;
   resolve_link(vcpu: number, op: number, link: number): number;
+  hot(vcpu: number, block: number): void;
   raise(vcpu: number, vector: number, code: number): void;
   check_page(vcpu: number, op: number): number;
   segment_fault(vcpu: number, op: number): void;
@@ -42,6 +42,8 @@ export interface InterpreterExports {
   /** Runs from RIP. */
   run(vcpu: number): void;
   fill(vcpu: number, address: bigint, access: number): number;
+  /** See memory-access.ts; what compiled regions call. */
+  fill_quiet: (...args: never[]) => number;
   code_check(linear: number, bytes: number): void;
   table: WebAssembly.Table;
 }
@@ -55,6 +57,9 @@ export interface Interpreter {
   handlerCount: number;
   moduleBytes: number;
 }
+
+/** Compiled regions there may be at a time: room in the table behind the handlers. */
+export const REGION_CAPACITY = 16384;
 
 const SIZES = [16, 32, 64] as const;
 const KINDS: readonly RmKind[] = ['register', 'simple', 'general'];
@@ -133,7 +138,7 @@ function buildMicroOp(f: FunctionBuilder, name: MicroOp, targets: HandlerTargets
   const x = new InterpreterSemantics(f, targets, { mnemonic: name }, { operandBits: 64, addressBits: 64, codeBits: 64, rm: 'register', repeat: 'none' });
   const { vcpu, op } = x;
   const register = (field: number) => vcpu.add(op.load('i32.load', field)).load('i64.load');
-  const offset = () => register(L.OP_BASE).add(register(L.OP_INDEX).shl(op.load('i64.load32_u', L.OP_SCALE))).add(op.load('i64.load32_s', L.OP_DISPLACEMENT));
+  const offset = () => register(L.OP_BASE).add(register(L.OP_INDEX).shl(op.load('i64.load8_u', L.OP_SCALE))).add(op.load('i64.load32_s', L.OP_DISPLACEMENT));
   const mask = () => op.load('i64.load', L.OP_IMMEDIATE);
   switch (name) {
     case 'stale':
@@ -201,6 +206,7 @@ export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports
   const codeWritten = effect('code_written', 2);
   const resolve = value('resolve', 1);
   const resolveLink = value('resolve_link', 3);
+  const hot = effect('hot', 2);
   const raise = effect('raise', 3);
   const checkPage = value('check_page', 2);
   const segmentFault = effect('segment_fault', 2);
@@ -215,6 +221,7 @@ export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports
     bulk: access.bulk,
     codeCheck: access.codeCheck,
     resolveLink,
+    hot,
     raise,
     stackLinear: access.stackLinear,
     helpers: helperReferences,
@@ -250,16 +257,33 @@ export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports
   const enter = module.function('enter', HANDLER);
   {
     const x = new InterpreterSemantics(enter, targets, { mnemonic: 'enter' }, { operandBits: 64, addressBits: 64, codeBits: 64, rm: 'register', repeat: 'none' });
-    x.setState32(state.EXIT_CODE, i32(0));
     x.enter(enter.parameter(1));
   }
   const run = module.function('run', { parameters: ['i32'], results: [] });
   {
-    const block = run.call(access.lookup, run.parameter(0), run.parameter(0).load('i64.load', state.RIP));
-    run.returnCall(enter, run.parameter(0), block);
+    // Compiled regions come back here to have the next block found; the interpreter's handlers only to leave.
+    const vcpu = run.parameter(0);
+    const word = (offset: number) => vcpu.load('i32.load', offset);
+    const block = run.local('i32');
+    run.set(block, run.call(access.lookup, vcpu, vcpu.load('i64.load', state.RIP)));
+    run.loop((again) => {
+      run.if(run.get(block).eqz(), () => run.return());
+      run.store('i32.store', vcpu, state.EXIT_LEAVE, state.EXIT_CODE);
+      run.call(enter, vcpu, run.get(block));
+      run.loop((resume) => {
+        run.if(word(state.EXIT_CODE).eq(state.EXIT_INTERPRET), () => {
+          run.store('i32.store', vcpu, state.EXIT_LEAVE, state.EXIT_CODE);
+          run.callIndirect(targets.handlerType, HANDLER, word(state.NEXT_OP).load('i32.load16_u', L.OP_INTERPRETED), vcpu, word(state.NEXT_OP));
+          run.branch(resume);
+        });
+      });
+      run.if(word(state.EXIT_CODE).eqz(), () => run.return());
+      run.set(block, run.call(access.lookup, vcpu, vcpu.load('i64.load', state.RIP)));
+      run.branch(again);
+    });
   }
-  module.table(handlers);
-  for (const reference of [enter, run, access.fill, access.codeCheck]) module.export(reference);
+  module.table(handlers, REGION_CAPACITY);
+  for (const reference of [enter, run, access.fill, access.fillQuiet, access.codeCheck]) module.export(reference);
 
   const bytes = module.bytes();
   const env: Record<string, unknown> = { memory: memory.memory, ...imports };

@@ -10,8 +10,10 @@ import { VCPU_STATE_SIZE } from '../cpu/state.ts';
  * always at +64. Byte offsets:
  */
 export const OP_SIZE = 64;
-/** Table index of the handler, i32. */
+/** Table index of the handler, u16: the interpreter's, or for a block's first operation that of a compiled region. */
 export const OP_HANDLER = 0;
+/** Table index of the interpreter's handler, u16. */
+export const OP_INTERPRETED = 2;
 /** Offset of the instruction, and of the one behind it (may be 4096 or more), in its page of linear addresses; u16. */
 export const OP_IP = 4;
 export const OP_NEXT_IP = 6;
@@ -28,7 +30,9 @@ export const OP_REGISTER = 12;
 /** Memory operand: offsets of base and index registers and of the segment's base in the vCPU's state, and the scale's shift; i32. */
 export const OP_BASE = 28;
 export const OP_INDEX = 32;
-export const OP_SCALE = 36;
+export const OP_SCALE = 36; // u8
+/** Of a block's first operation: how often it was entered, u16; wraps around. */
+export const OP_HEAT = 38;
 export const OP_SEGMENT = 40;
 /** Displacement (sign-extended i32; for RIP-relative and O operands relative to base), and the immediate, an i64. */
 export const OP_DISPLACEMENT = 44;

@@ -54,6 +54,7 @@ export interface MemoryImports {
 
 export interface MemoryAccess {
   fill: FunctionReference;
+  fillQuiet: FunctionReference;
   readSlow: FunctionReference;
   writeSlow: FunctionReference;
   bulk: FunctionReference;
@@ -103,7 +104,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     const cr4 = f.let(vcpu.load('i32.load', state.CR4));
     const efer = f.let(vcpu.load('i32.load', state.EFER));
     const pageFault = (present: Expression | number, reserved: number): void => {
-      f.if(access.and(Access.probe), () => f.return(FAULTED));
+      f.if(access.and(Access.probe | Access.quiet), () => f.return(FAULTED));
       const noExecutes = efer.and(EFER_NXE).and(cr4.shl(6)).or(cr4.and(CR4_SMEP));
       const fetch = execute.and(noExecutes.nonZero());
       const code = write.shl(1).or(user.shl(2)).or(fetch.shl(4)).or(typeof present === 'number' ? i32(present) : present);
@@ -179,7 +180,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
         f.block((done) => {
           f.if(efer.and(EFER_LMA), () => {
             f.if(address.shl(16).shrS(16).ne(address), () => {
-              f.if(access.and(Access.probe), () => f.return(FAULTED));
+              f.if(access.and(Access.probe | Access.quiet), () => f.return(FAULTED));
               f.call(imports.nonCanonical, vcpu);
             });
             walkWide([3, 2, 1, 0], RESERVED_MASK, done);
@@ -255,6 +256,21 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
   }
 
   const userBit = (vcpu: Expression): Expression => vcpu.load('i32.load', state.CPL).eq(3).shl(1);
+
+  /**
+   * (vcpu, address, bytes, write) -> linear address, or MMIO where the interpreter has to do it: a fault, MMIO, an access across
+   * pages, a write to a page with code. What compiled regions call when the inline lookup misses.
+   */
+  const fillQuiet = module.function('fill_quiet', { parameters: ['i32', 'i64', 'i32', 'i32'], results: ['i32'] });
+  {
+    const f = fillQuiet;
+    const [vcpu, address, bytes, write] = [0, 1, 2, 3].map((i) => f.parameter(i));
+    f.if(address.wrap().and(0xfff).add(bytes).gtU(4096), () => f.return(MMIO));
+    const linear = f.call(fill, vcpu, address, userBit(vcpu).or(write).or(Access.quiet));
+    f.if(linear.eq(FAULTED).or(linear.eq(MMIO)), () => f.return(MMIO));
+    f.if(write, () => f.if(codeLinesAt(linear).load('i64.load').nonZero(), () => f.return(MMIO)));
+    f.return(linear);
+  }
 
   /** (linear, bytes): tells TypeScript where lines with code are written. The range lies in one page. */
   const codeCheck = module.function('code_check', { parameters: ['i32', 'i32'], results: [] });
@@ -365,7 +381,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     const hash = rip.wrap().xor(rip.shrU(12).wrap()).and(L.JUMP_ENTRIES - 1);
     const entry = f.let(vcpu.load('i32.load', state.TLB_BASE).add(hash.mul(L.JUMP_ENTRY_SIZE)));
     const block = f.let(entry.load('i32.load', L.JUMP_CACHE + 8));
-    const live = block.nonZero().and(block.load('i32.load', L.OP_HANDLER).ne(imports.staleHandler));
+    const live = block.nonZero().and(block.load('i32.load16_u', L.OP_HANDLER).ne(imports.staleHandler));
     f.if(entry.load('i64.load', L.JUMP_CACHE).eq(rip).and(live), () => {
       f.store('i64.store', vcpu, rip.sub(block.load('i64.load16_u', L.OP_IP)), state.CODE_BASE);
       f.return(block);
@@ -392,5 +408,5 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.return(vcpu.load('i64.load', state.SS + state.SEGMENT_BASE).add(offset).and(0xffff_ffff));
   }
 
-  return { fill, readSlow, writeSlow, bulk, codeCheck, lookup, stackLinear };
+  return { fill, fillQuiet, readSlow, writeSlow, bulk, codeCheck, lookup, stackLinear };
 }

@@ -36,7 +36,7 @@ export class FunctionBuilder implements FunctionReference {
   readonly signature: Signature;
   index = -1;
   private readonly localTypes: ValueType[] = [];
-  private readonly code = new ByteBuffer();
+  private code = new ByteBuffer();
   private readonly labels: Label[] = [];
   /** Locals made by `let`: assigned once, so that reading them again is free. */
   private readonly constants = new Set<number>();
@@ -184,6 +184,26 @@ export class FunctionBuilder implements FunctionReference {
   memoryCopy(to: Expression, from: Expression, bytes: Operand): void {
     for (const operand of [to, from, bytes]) this.typed(operand, 'i32').emit(this.code);
     this.code.raw([0xfc, 0x0a, 0, 0]);
+  }
+
+  /** A place to come back to: see `rollBack`. */
+  mark(): { length: number; labels: number } {
+    return { length: this.code.length, labels: this.labels.length };
+  }
+
+  /** Takes back what was built since `mark`, blocks that an error left open included. Locals made meanwhile stay, unused. */
+  rollBack(mark: { length: number; labels: number }): void {
+    this.code.length = mark.length;
+    for (const label of this.labels.splice(mark.labels)) label.open = false;
+  }
+
+  /** Builds code that runs before all that has been built so far. */
+  prepend(build: () => void): void {
+    if (this.labels.length) this.fail('code can be put in front of a whole function only');
+    const rest = this.code;
+    this.code = new ByteBuffer(rest.length + 256);
+    build();
+    this.code.append(rest);
   }
 
   /** The function's entry in the code section. */

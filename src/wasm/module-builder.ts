@@ -11,6 +11,7 @@ export class ModuleBuilder {
   private readonly functions: FunctionBuilder[] = [];
   private readonly exported: { name: string; reference: FunctionReference }[] = [];
   private tableEntries: FunctionReference[] = [];
+  private tableSpare = 0;
   private memoryPages = { initial: 0, maximum: 0 };
 
   /** Index of a signature in the type section. */
@@ -50,9 +51,10 @@ export class ModuleBuilder {
     this.exported.push({ name, reference });
   }
 
-  /** The module's own table, filled with these functions from index 0. Exported as `table`. */
-  table(entries: FunctionReference[]): void {
+  /** The module's own table, filled with these functions from index 0, with room for more. Exported as `table`. */
+  table(entries: FunctionReference[], spare = 0): void {
     this.tableEntries = entries;
+    this.tableSpare = spare;
   }
 
   bytes(): Uint8Array<ArrayBuffer> {
@@ -95,8 +97,8 @@ export class ModuleBuilder {
     if (entries.length) {
       section(4, 1, (body) => {
         body.raw([0x70, 1]);
-        body.unsigned(entries.length);
-        body.unsigned(entries.length);
+        body.unsigned(entries.length + this.tableSpare);
+        body.unsigned(entries.length + this.tableSpare);
       });
     }
     section(7, this.exported.length + (entries.length ? 1 : 0), (body) => {

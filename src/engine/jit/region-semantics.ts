@@ -1,0 +1,503 @@
+/**
+ * The JIT's half of the builder: `Semantics` with operands known. General registers, XMM registers and flags live in wasm
+ * locals for as long as a region runs. What the interpreter does better (faults, MMIO, helpers) is left to it: the region stores
+ * its registers and names the operation to go on with; nothing of the instruction has happened yet by then.
+ */
+
+import * as state from '../../cpu/state.ts';
+import { type Decoded, NO_BASE, RIP_BASE } from '../../isa/decoder.ts';
+import type { OperandSpecification } from '../../isa/encoding.ts';
+import type { Bits, FlagWords, Operand } from '../../isa/semantics.ts';
+import { type Expression, i32, i64, type Operand as Value } from '../../wasm/expression.ts';
+import type { FunctionBuilder, FunctionReference, Label, Local } from '../../wasm/function-builder.ts';
+import { type HandlerTargets, ImmediateOperand, InterpreterSemantics, MemoryOperand, sizeBits, STORE, toInteger } from '../interpreter-semantics.ts';
+import * as L from '../layout.ts';
+
+/** Thrown while an instruction is being built: it is the interpreter's. */
+export class Unsupported extends Error {}
+
+const FLAGS = [state.FLAG_ZERO, state.FLAG_SIGN, state.FLAG_CARRY, state.FLAG_OVERFLOW];
+
+/** A comparison whose operands are still at hand: what the next condition is computed from directly. */
+interface Comparison {
+  a: Expression;
+  b: Expression;
+  result: Expression;
+}
+
+/** What all instructions of a region share. */
+export class RegionState {
+  readonly f: FunctionBuilder;
+  readonly fillQuiet: FunctionReference;
+  readonly codeBase: Expression;
+  readonly tlbBase: Expression;
+  readonly budget: Local;
+  /** How the region is left: EXIT_ code, the operation or the RIP to go on with. */
+  readonly exitCode: Local;
+  readonly exitOperation: Local;
+  readonly exitRip: Local;
+  out!: Label;
+  comparison: Comparison | null = null;
+  usesSse = false;
+  private readonly words = new Map<number, { local: Local; written: boolean }>();
+  private readonly vectors = new Map<number, { local: Local; written: boolean }>();
+  private readonly codeBaseLocal: Local;
+  private readonly tlbBaseLocal: Local;
+
+  constructor(f: FunctionBuilder, fillQuiet: FunctionReference) {
+    this.f = f;
+    this.fillQuiet = fillQuiet;
+    this.budget = f.local('i32');
+    this.exitCode = f.local('i32');
+    this.exitOperation = f.local('i32');
+    this.exitRip = f.local('i64');
+    this.codeBaseLocal = f.local('i64');
+    this.tlbBaseLocal = f.local('i32');
+    this.codeBase = f.get(this.codeBaseLocal);
+    this.tlbBase = f.get(this.tlbBaseLocal);
+  }
+
+  /** The local that stands for a 64-bit word of the state, if one does: general registers and flags. */
+  word(offset: number, write: boolean): Local | null {
+    if (!((offset >= state.GPR && offset < state.GPR + 128 && offset % 8 === 0) || FLAGS.includes(offset))) return null;
+    let entry = this.words.get(offset);
+    if (!entry) {
+      entry = { local: this.f.local('i64'), written: false };
+      this.words.set(offset, entry);
+    }
+    entry.written ||= write;
+    return entry.local;
+  }
+
+  vector(number: number, write: boolean): Local {
+    let entry = this.vectors.get(number);
+    if (!entry) {
+      entry = { local: this.f.local('v128'), written: false };
+      this.vectors.set(number, entry);
+    }
+    entry.written ||= write;
+    return entry.local;
+  }
+
+  /** Leaves the region. */
+  leave(code: number, operation: number, rip?: Expression): void {
+    const { f } = this;
+    if (rip) f.set(this.exitRip, rip);
+    if (operation) f.set(this.exitOperation, i32(operation));
+    f.set(this.exitCode, i32(code));
+    f.branch(this.out);
+  }
+
+  /** Code in front of the region: loads what it uses. `entryCost` instructions were paid for on the way in and are paid again. */
+  load(entryCost: number, entryOperation: number): void {
+    const { f } = this;
+    const vcpu = f.parameter(0);
+    if (this.usesSse) {
+      // EM and TS clear, OSFXSR set: this cannot change inside. If it is not so, the interpreter raises what is due.
+      const cr0 = vcpu.load('i32.load', state.CR0);
+      const cr4 = vcpu.load('i32.load', state.CR4);
+      f.if(cr0.and(0xc).or(cr4.and(0x200).xor(0x200)), () => {
+        f.store('i32.store', vcpu, entryOperation, state.NEXT_OP);
+        f.store('i32.store', vcpu, state.EXIT_INTERPRET, state.EXIT_CODE);
+        f.return();
+      });
+    }
+    for (const [offset, { local }] of this.words) f.set(local, vcpu.load('i64.load', offset));
+    for (const [number, { local }] of this.vectors) f.set(local, vcpu.load('v128.load', state.XMM + 16 * number));
+    f.set(this.codeBaseLocal, vcpu.load('i64.load', state.CODE_BASE));
+    f.set(this.tlbBaseLocal, vcpu.load('i32.load', state.TLB_BASE));
+    f.set(this.budget, vcpu.load('i32.load', state.BUDGET).add(entryCost));
+  }
+
+  /** Code behind the region: stores what it wrote, and how it was left. */
+  store(): void {
+    const { f } = this;
+    const vcpu = f.parameter(0);
+    for (const [offset, { local, written }] of this.words) if (written) f.store('i64.store', vcpu, f.get(local), offset);
+    for (const [number, { local, written }] of this.vectors) if (written) f.store('v128.store', vcpu, f.get(local), state.XMM + 16 * number);
+    f.store('i32.store', vcpu, f.get(this.budget), state.BUDGET);
+    f.store('i32.store', vcpu, f.get(this.exitOperation), state.NEXT_OP);
+    f.store('i64.store', vcpu, f.get(this.exitRip), state.RIP);
+    f.store('i32.store', vcpu, f.get(this.exitCode), state.EXIT_CODE);
+  }
+}
+
+/** A general register, or its low part, in a local. */
+class LocalRegister implements Operand {
+  readonly kind = 'register';
+  readonly bits: number;
+  private readonly region: RegionState;
+  private readonly register: number;
+  private readonly high: boolean;
+
+  constructor(region: RegionState, number: number, bits: number, high = false) {
+    this.region = region;
+    this.register = number;
+    this.bits = bits;
+    this.high = high;
+  }
+
+  private get value(): Expression {
+    const { f } = this.region;
+    return f.get(this.region.word(state.GPR + 8 * this.register, false) as Local);
+  }
+
+  signed(): Expression {
+    return this.region.f.let((this.high ? this.value.shrU(8) : this.value).signExtend(this.bits));
+  }
+
+  unsigned(): Expression {
+    return this.region.f.let((this.high ? this.value.shrU(8) : this.value).zeroExtend(this.bits));
+  }
+
+  write(value: Expression): void {
+    const { f } = this.region;
+    const local = this.region.word(state.GPR + 8 * this.register, true) as Local;
+    if (this.bits === 64) return f.set(local, value);
+    if (this.bits === 32) return f.set(local, value.zeroExtend(32));
+    const shift = this.high ? 8 : 0;
+    const mask = (2n ** BigInt(this.bits) - 1n) << BigInt(shift);
+    f.set(local, f.get(local).and(~mask).or(value.zeroExtend(this.bits).shl(shift)));
+  }
+
+  number(): Expression {
+    return i32(this.register);
+  }
+
+  vector(): Expression { throw new Unsupported('a general register is no vector'); }
+  writeVector(): void { this.vector(); }
+  writeLow(): void { this.vector(); }
+  address(): Expression { throw new Error('a register has no address'); }
+  linear(): Expression { return this.address(); }
+}
+
+/** An XMM register in a local; `bits` are what is accessed as an integer. */
+class LocalVector implements Operand {
+  readonly kind = 'register';
+  readonly bits: number;
+  private readonly region: RegionState;
+  private readonly register: number;
+
+  constructor(region: RegionState, number: number, bits: number) {
+    this.region = region;
+    this.register = number;
+    this.bits = bits;
+  }
+
+  vector(): Expression {
+    return this.region.f.let(this.region.f.get(this.region.vector(this.register, false)));
+  }
+
+  writeVector(value: Expression): void {
+    this.region.f.set(this.region.vector(this.register, true), value);
+  }
+
+  writeLow(value: Expression, bits: 32 | 64): void {
+    const low = toInteger(value, bits);
+    const local = this.region.vector(this.register, true);
+    const old = this.region.f.get(local);
+    if (bits === 64) this.region.f.set(local, value.type === 'f64' ? old.lane('f64x2.replace_lane', 0, value) : old.lane('i64x2.replace_lane', 0, low));
+    else this.region.f.set(local, value.type === 'f32' ? old.lane('f32x4.replace_lane', 0, value) : old.lane('i32x4.replace_lane', 0, low.wrap()));
+  }
+
+  unsigned(): Expression {
+    const value = this.vector();
+    return this.region.f.let(this.bits === 32 ? value.lane('i32x4.extract_lane', 0).extendU() : value.lane('i64x2.extract_lane', 0));
+  }
+
+  signed(): Expression {
+    return this.region.f.let(this.unsigned().signExtend(Math.min(this.bits, 64)));
+  }
+
+  write(value: Expression): void {
+    this.writeLow(value, this.bits === 32 ? 32 : 64);
+  }
+
+  number(): Expression {
+    return i32(this.register);
+  }
+
+  address(): Expression { throw new Error('a register has no address'); }
+  linear(): Expression { return this.address(); }
+}
+
+/** A memory operand whose address is made of known parts. */
+class KnownMemory extends MemoryOperand {
+  private readonly decoded: MemoryParts;
+
+  constructor(x: RegionSemantics, bits: number, access: 'r' | 'w' | 'm', decoded: MemoryParts) {
+    super(x, bits, access, 'simple');
+    this.decoded = decoded;
+  }
+
+  private sum(): Expression {
+    const { base, index, scale, displacement } = this.decoded;
+    const x = this.x as RegionSemantics;
+    let sum: Expression = i64(displacement);
+    if (base === RIP_BASE) sum = x.region.codeBase.add(displacement);
+    else if (base !== NO_BASE) sum = x.gpr(base, 64).unsigned().add(displacement);
+    if (index !== NO_BASE) sum = x.gpr(index, 64).unsigned().shl(scale).add(sum);
+    return sum;
+  }
+
+  override address(): Expression {
+    this.effective ??= this.x.f.let(this.decoded.addressBits === 32 ? this.sum().zeroExtend(32) : this.sum());
+    return this.effective;
+  }
+
+  override linear(displacement?: Expression): Expression {
+    const segment = this.decoded.segment >= 4 ? this.x.state64(state.SEGMENT + this.decoded.segment * state.SEGMENT_SIZE) : i64(0);
+    if (displacement) {
+      const offset = this.sum().add(displacement);
+      return this.x.f.let((this.decoded.addressBits === 32 ? offset.zeroExtend(32) : offset).add(segment));
+    }
+    this.cached ??= this.x.f.let(this.address().add(segment));
+    return this.cached;
+  }
+}
+
+type MemoryParts = Pick<Decoded, 'base' | 'index' | 'scale' | 'displacement' | 'segment' | 'addressBits'>;
+
+/** Where an instruction stands. */
+export interface Place {
+  /** Its first operation, for the interpreter to go on with. */
+  operation: number;
+  /** Offsets in the page of the instruction and of the next. */
+  ip: number;
+  nextIp: number;
+  /** Goes to a place in the page, by an edge of the region or out of it. */
+  go(offset: number): void;
+}
+
+export class RegionSemantics extends InterpreterSemantics {
+  readonly region: RegionState;
+  private readonly place: Place;
+  private readonly decoded: Decoded;
+  private readonly parts: MemoryParts;
+
+  constructor(region: RegionState, targets: HandlerTargets, decoded: Decoded, place: Place) {
+    const { instruction, encoding } = decoded.form;
+    super(
+      region.f, targets, instruction,
+      { operandBits: encoding.sized ? decoded.operandBits : 32, addressBits: decoded.addressBits, codeBits: 64, rm: decoded.mod === 3 ? 'register' : 'general', repeat: instruction.repeat ? decoded.repeat : 'none' },
+      i32(place.operation),
+    );
+    this.region = region;
+    this.place = place;
+    this.decoded = decoded;
+    const { base, index, scale, segment, addressBits, operandBits } = decoded;
+    const displacement = decoded.displacement + (base === RIP_BASE ? place.nextIp : 0) + (instruction.addressAfterPop && base === 4 ? operandBits / 8 : 0);
+    this.parts = { base, index, scale, segment, addressBits, displacement };
+    if (this.repeat !== 'none') throw new Unsupported('repeated');
+  }
+
+  override operand(specification: OperandSpecification, position: number, access: 'r' | 'w' | 'm', isRm: boolean, immediateIndex: number): Operand {
+    const { region, decoded: d } = this;
+    const { code, size } = specification;
+    const bits = sizeBits(size, this.operandBits);
+    if (isRm && d.mod !== 3) return new KnownMemory(this, bits, access, this.parts);
+    const general = (number: number): Operand => {
+      if (bits > 64) throw new Unsupported(code);
+      return bits === 8 && d.rex === 0 && number >= 4 && number < 8 ? new LocalRegister(region, number - 4, 8, true) : new LocalRegister(region, number, bits);
+    };
+    switch (code) {
+      case 'E': case 'R': return general(d.rm);
+      case 'G': return general(d.reg);
+      case 'Z': return general(d.opcodeRegister);
+      case 'W': case 'U': return new LocalVector(region, d.rm, bits);
+      case 'V': return new LocalVector(region, d.reg, bits);
+      case 'XMM0': return new LocalVector(region, 0, 128);
+      case 'I': case 'sI': {
+        if (immediateIndex > 0) return new ImmediateOperand(this.f, bits, i64(d.immediate2));
+        const value = (BigInt(d.immediateHigh) << 32n) | BigInt(d.immediate >>> 0);
+        return new ImmediateOperand(this.f, code === 'sI' ? this.operandBits : bits, i64(value));
+      }
+      case 'J': return new ImmediateOperand(this.f, bits, i64(this.place.nextIp + d.immediate));
+      case '1': return new ImmediateOperand(this.f, 8, i64(1));
+      case 'AL': case 'CL': case 'AX': case 'DX': case 'eAX': case 'eDX':
+        return this.gpr(code === 'CL' ? 1 : code.endsWith('DX') || code === 'DX' ? 2 : 0, code === 'AL' || code === 'CL' ? 8 : code === 'AX' || code === 'DX' ? 16 : this.operandBits);
+      case 'AH': return this.highByte(0);
+      case 'X': case 'Y': return super.operand(specification, position, access, isRm, immediateIndex);
+      default: throw new Unsupported(code);
+    }
+  }
+
+  override gpr(number: number, bits: Bits): Operand { return new LocalRegister(this.region, number, bits); }
+  override highByte(number: number): Operand { return new LocalRegister(this.region, number, 8, true); }
+  override xmm(number: number): Operand { return new LocalVector(this.region, number, 128); }
+
+  // --- State words that are in locals ---------------------------------------------------------------
+
+  protected override word(offset: number): Expression {
+    const local = this.region.word(offset, false);
+    return local ? this.f.get(local) : super.word(offset);
+  }
+
+  override state32(offset: number): Expression {
+    const local = this.region.word(offset, false);
+    return local ? this.f.let(this.f.get(local).wrap()) : super.state32(offset);
+  }
+
+  override setState64(offset: number, value: Value): void {
+    const local = this.region.word(offset, true);
+    if (local) this.f.set(local, value);
+    else super.setState64(offset, value);
+  }
+
+  override setState32(offset: number, value: Value): void {
+    if (this.region.word(offset, false)) throw new Unsupported('half of a register');
+    super.setState32(offset, value);
+  }
+
+  override setFlags(words: FlagWords): void {
+    this.region.comparison = null;
+    super.setFlags(words);
+  }
+
+  override flagsOfSub(a: Expression, b: Expression, result: Expression): void {
+    const [left, right, difference] = [this.f.let(a), this.f.let(b), this.f.let(result)];
+    super.flagsOfSub(left, right, difference);
+    // SBB's borrow is not in its operands.
+    if (this.mnemonic === 'CMP' || this.mnemonic === 'SUB') this.region.comparison = { a: left, b: right, result: difference };
+  }
+
+  override condition(cc: number): Expression {
+    const { comparison } = this.region;
+    if (!comparison) return super.condition(cc);
+    const { a, b, result } = comparison;
+    // Operands are sign-extended, which keeps their order, unsigned too.
+    switch (cc) {
+      case 2: return this.f.let(a.ltU(b));
+      case 3: return this.f.let(a.geU(b));
+      case 4: return this.f.let(a.eq(b));
+      case 5: return this.f.let(a.ne(b));
+      case 6: return this.f.let(a.leU(b));
+      case 7: return this.f.let(a.gtU(b));
+      case 8: return this.f.let(result.ltS(0));
+      case 9: return this.f.let(result.geS(0));
+      case 12: return this.f.let(a.ltS(b));
+      case 13: return this.f.let(a.geS(b));
+      case 14: return this.f.let(a.leS(b));
+      case 15: return this.f.let(a.gtS(b));
+      default: return super.condition(cc);
+    }
+  }
+
+  // --- Memory ---------------------------------------------------------------------------------------
+
+  protected override probe(address: Expression, bytes: number, tag: number): { entry: Expression; hit: Expression } {
+    const { f } = this;
+    const shift = 12 - Math.log2(L.TLB_ENTRY_SIZE);
+    const entry = f.let(address.shrU(shift).wrap().and((L.TLB_ENTRIES - 1) * L.TLB_ENTRY_SIZE).add(this.region.tlbBase));
+    const last = bytes > 1 ? address.add(bytes - 1) : address;
+    return { entry, hit: entry.load('i64.load', tag).eq(last.and(-4096)) };
+  }
+
+  /** Linear address for an access within a page; where there is none, the interpreter takes over. */
+  private host(address: Expression, bytes: number, write: boolean): Expression {
+    const { f, region } = this;
+    const { entry, hit } = this.probe(address, bytes, write ? L.TLB_WRITE : L.TLB_READ);
+    const linear = f.local('i32');
+    f.if(
+      hit,
+      () => f.set(linear, this.hostOf(address, entry)),
+      () => {
+        f.set(linear, f.call(region.fillQuiet, this.vcpu, address, i32(bytes), i32(write ? 1 : 0)));
+        f.if(f.get(linear).eq(-1), () => this.interpret());
+      },
+    );
+    return f.let(f.get(linear));
+  }
+
+  protected override loadAt(address: Expression, bits: number, name: string, _type: 'i64' | 'v128', modify: boolean, host: Local | null): Expression {
+    const linear = this.host(this.f.let(address), bits / 8, modify);
+    if (host) this.f.set(host, linear);
+    return this.f.let(linear.load(name));
+  }
+
+  override store(address: Expression, bits: Bits, value: Expression): void {
+    const v = this.f.let(value);
+    this.f.store(STORE[bits], this.host(this.f.let(address), bits / 8, true), v);
+  }
+
+  override storeVector(address: Expression, value: Expression): void {
+    const v = this.f.let(value);
+    this.f.store('v128.store', this.host(this.f.let(address), 16, true), v);
+  }
+
+  override storeSlow(): void {
+    this.f.unreachable();
+  }
+
+  override bulk(): Expression {
+    throw new Unsupported('bulk');
+  }
+
+  override dataSegmentBase(): Expression {
+    return this.decoded.segment >= 4 ? this.state64(state.SEGMENT + this.decoded.segment * state.SEGMENT_SIZE) : i64(0);
+  }
+
+  // --- Control flow -----------------------------------------------------------------------------------
+
+  override ip(): Expression { return this.f.let(this.region.codeBase.add(this.place.ip)); }
+  override nextIp(): Expression { return this.f.let(this.region.codeBase.add(this.place.nextIp)); }
+  override target(): Expression {
+    const target = this.region.codeBase.add(this.place.nextIp + this.decoded.immediate);
+    return this.f.let(this.operandBits === 16 ? target.zeroExtend(16) : target);
+  }
+
+  override jump(): void {
+    if (this.operandBits === 16) throw new Unsupported('16-bit branch');
+    this.left = true;
+    this.place.go(this.place.nextIp + this.decoded.immediate);
+  }
+
+  override jumpIf(condition: Expression): void {
+    this.f.if(condition, () => this.jump());
+    this.goOn();
+  }
+
+  override goOn(): void {
+    this.left = true;
+    this.place.go(this.place.nextIp);
+  }
+
+  override goTo(address: Expression): void {
+    this.left = true;
+    this.region.leave(state.EXIT_LOOKUP, 0, address);
+  }
+
+  override next(): void {}
+  override enter(): void { throw new Unsupported('enter'); }
+  override updateTranslation(): void { throw new Unsupported('translation'); }
+  override leave(): void { throw new Unsupported('leave'); }
+  override leaveAtRip(): void { throw new Unsupported('leave'); }
+  override continueAtRip(): void { throw new Unsupported('continue'); }
+
+  // --- What the interpreter does ------------------------------------------------------------------------
+
+  /** Leaves for the interpreter, which runs this instruction from its start. */
+  private interpret(): void {
+    if (this.f.mark().labels === this.baseDepth) this.left = true;
+    this.region.leave(state.EXIT_INTERPRET, this.place.operation);
+  }
+
+  override raise(): void { this.interpret(); }
+  override raiseWithCode(): void { this.interpret(); }
+  override requireSse(): void { this.region.usesSse = true; }
+  override requireMmx(): void { throw new Unsupported('MMX'); }
+  override enterMmx(): void { throw new Unsupported('MMX'); }
+
+  /** An instruction that always calls is the interpreter's; one that calls in a rare case leaves to it then. */
+  override helper(): Expression {
+    if (this.f.mark().labels === this.baseDepth) throw new Unsupported('helper');
+    this.interpret();
+    return i32(0);
+  }
+
+  /** The instruction went somewhere, whatever its conditions were. */
+  left = false;
+
+  /** Labels open where the instruction began. */
+  baseDepth = this.f.mark().labels;
+}
