@@ -62,7 +62,7 @@ export interface MachineOptions {
   seed?: number | undefined;
   /** What the real-time clock shows at power-on, in seconds since 1970. */
   epochSeconds?: number | undefined;
-  /** Compile hot code. Guests run the same with and without it. */
+  /** Compile hot code; true unless given. Guests run the same with and without it, instruction for instruction. */
   jit?: boolean | undefined;
   /** Idle time is not skipped: `run` returns 'idle' and the caller waits. */
   realtime?: boolean | undefined;
@@ -145,7 +145,7 @@ export class Machine {
     const apicIds = Array.from({ length: vcpus }, (_, i) => i);
     const boot = prepareBoot(this.memory, { kernel: options.kernel, initrd: options.initrd, append: options.append ?? '', method: options.boot ?? 'auto', acpi: { apicIds } });
     this.otherCycles = new Float64Array(vcpus);
-    this.engine = new Engine(this.memory, layout, this.environment(options.cpu ?? DEFAULT_CPU_MODEL), options.jit ?? false);
+    this.engine = new Engine(this.memory, layout, this.environment(options.cpu ?? DEFAULT_CPU_MODEL), options.jit ?? true);
     this.tracer = new Tracer(() => this.nowNanoseconds);
     this.counting = new Counters(vcpus);
     this.accounting = new ExitAccounting({
