@@ -1,7 +1,7 @@
 /** MOV to and from control registers, LMSW, XCR0, debug registers. SDM 3A 2.5, 4.1. Limits: debug registers hold values but never trigger. */
 
 import * as state from './state.ts';
-import { updateCodeMode } from './segments.ts';
+import { updateCodeMode, updateSegments } from './segments.ts';
 import { Cr0, Cr4, Efer, generalProtection, raise, type Vcpu, Vector } from './vcpu.ts';
 
 const CR0_DEFINED = 0xe005_003fn;
@@ -47,7 +47,8 @@ export function writeCr0(vcpu: Vcpu, value: bigint): void {
   vcpu.set64(state.CR0, next);
   if ((old ^ next) & (Cr0.pg | Cr0.wp | Cr0.pe)) {
     vcpu.mmu.flushAll(vcpu.base);
-    updateCodeMode(vcpu);
+    if ((old ^ next) & Cr0.pe) updateSegments(vcpu);
+    else updateCodeMode(vcpu);
   }
 }
 
@@ -180,7 +181,7 @@ export function resetVcpu(vcpu: Vcpu, init: boolean): void {
   vcpu.set64(state.CR0, 0x6000_0010n);
   vcpu.set64(state.DR + 48, 0xffff_0ff0n);
   vcpu.set64(state.DR + 56, 0x400n);
-  vcpu.set32(state.CODE_MODE, 16);
+  updateSegments(vcpu);
   vcpu.rip = 0xfff0n;
   vcpu.set64(state.RDX, 0x0006_0f11n);
   vcpu.set64(state.RFLAGS, 2n);

@@ -8,7 +8,7 @@ import * as state from './state.ts';
 import { Flag, generalProtection, raise, type Vcpu, Vector } from './vcpu.ts';
 
 /** Attributes as the descriptor's high word has them: type and S, DPL, P, AVL, L, D/B, G. */
-export const Attribute = { accessed: 1 << 8, writable: 1 << 9, readable: 1 << 9, conforming: 1 << 10, code: 1 << 11, system: 0 /* S clear */, s: 1 << 12, dpl: 3 << 13, present: 1 << 15, long: 1 << 21, big: 1 << 22, granular: 1 << 23 } as const;
+export const Attribute = { accessed: 1 << 8, writable: 1 << 9, readable: 1 << 9, conforming: 1 << 10, expandDown: 1 << 10, code: 1 << 11, system: 0 /* S clear */, s: 1 << 12, dpl: 3 << 13, present: 1 << 15, long: 1 << 21, big: 1 << 22, granular: 1 << 23 } as const;
 const ATTRIBUTE_MASK = 0x00f0_ff00;
 export const REAL_MODE_DATA = Attribute.present | Attribute.s | Attribute.writable | Attribute.accessed;
 const FLAT_LIMIT = 0xffff_ffff;
@@ -52,21 +52,49 @@ export function descriptor(vcpu: Vcpu, selector: number, wide = false): Descript
 /** Loads the hidden part of a segment register. */
 export function setSegment(vcpu: Vcpu, segment: number, selector: number, d: { base: bigint; limit: number; attributes: number }): void {
   const offset = offsetOf(segment);
-  const oldBase = vcpu.get64(offset);
   vcpu.set64(offset + state.SEGMENT_BASE, d.base);
   vcpu.set32(offset + state.SEGMENT_LIMIT, d.limit);
   vcpu.set32(offset + state.SEGMENT_SELECTOR, selector);
   vcpu.set32(offset + state.SEGMENT_ATTRIBUTES, d.attributes);
-  if (segment === CS) updateCodeMode(vcpu, oldBase !== d.base);
+  updateAccess(vcpu, segment);
+  if (segment <= 3) updateCodeMode(vcpu);
 }
 
-/** Recomputes the width of code from CS and EFER. */
-export function updateCodeMode(vcpu: Vcpu, baseChanged = false): void {
+const TYPE_MASK = Attribute.present | Attribute.s | Attribute.code;
+
+/** What an access between base and limit may do. Expand-down segments are always looked at closely (engine.ts). */
+function updateAccess(vcpu: Vcpu, segment: number): void {
+  const offset = offsetOf(segment);
+  const attributes = vcpu.get32(offset + state.SEGMENT_ATTRIBUTES);
+  const type = attributes & TYPE_MASK;
+  const data = type === (Attribute.present | Attribute.s) && !(attributes & Attribute.expandDown);
+  const code = type === TYPE_MASK;
+  const readable = data || (code && (attributes & Attribute.readable) !== 0);
+  const writable = data && (attributes & Attribute.writable) !== 0;
+  const all = !vcpu.protectedMode;
+  vcpu.set32(offset + state.SEGMENT_ACCESS, (readable || all ? state.READABLE : 0) | (writable || all ? state.WRITABLE : 0));
+}
+
+/** Derives again what CR0.PE decides about the segments. */
+export function updateSegments(vcpu: Vcpu): void {
+  for (let segment = 0; segment < 6; segment++) updateAccess(vcpu, segment);
+  updateCodeMode(vcpu);
+}
+
+/** Recomputes the mode of the code that runs: from CS and EFER, and in 32-bit code from whether the other segments matter. */
+export function updateCodeMode(vcpu: Vcpu): void {
   const attributes = vcpu.get32(state.CS + state.SEGMENT_ATTRIBUTES);
-  const bits = vcpu.longMode && attributes & Attribute.long ? 64 : attributes & Attribute.big && vcpu.protectedMode ? 32 : 16;
-  const changed = bits !== vcpu.get32(state.CODE_MODE);
-  vcpu.set32(state.CODE_MODE, bits);
-  if (changed || (baseChanged && bits !== 64)) vcpu.mmu.codeSegmentChanged(vcpu.base);
+  const long = vcpu.longMode && (attributes & Attribute.long) !== 0;
+  const wide = (attributes & Attribute.big) !== 0 && vcpu.protectedMode;
+  vcpu.set32(state.CODE_MODE, long ? state.CODE_64 : !wide ? state.CODE_16 : isFlat(vcpu) ? state.CODE_32_FLAT : state.CODE_32);
+  vcpu.set64(state.CODE_KEY, long ? 0n : vcpu.get64(state.CS) << 32n);
+}
+
+function isFlat(vcpu: Vcpu): boolean {
+  const everything = (segment: number): boolean => vcpu.get64(segment) === 0n && vcpu.get32(segment + state.SEGMENT_LIMIT) === FLAT_LIMIT;
+  const data = (segment: number): boolean => everything(segment) && vcpu.get32(segment + state.SEGMENT_ACCESS) === (state.READABLE | state.WRITABLE);
+  const wideStack = (vcpu.get32(state.SS + state.SEGMENT_ATTRIBUTES) & Attribute.big) !== 0;
+  return everything(state.CS) && wideStack && data(state.SS) && data(state.DS) && data(state.ES);
 }
 
 export function setCpl(vcpu: Vcpu, cpl: number): void {
@@ -90,7 +118,7 @@ export function loadDataSegment(vcpu: Vcpu, segment: number, selector: number): 
     // Real mode keeps limit and attributes as they are: "unreal" mode is made of this.
     vcpu.set64(offset + state.SEGMENT_BASE, BigInt(selector) << 4n);
     vcpu.set32(offset + state.SEGMENT_SELECTOR, selector);
-    return;
+    return updateCodeMode(vcpu);
   }
   const { cpl } = vcpu;
   const rpl = selector & 3;
@@ -215,6 +243,7 @@ function dropPrivilegedSegments(vcpu: Vcpu): void {
       if (!vcpu.longMode || segment < 4) vcpu.set32(offset + state.SEGMENT_LIMIT, 0);
     }
   }
+  updateSegments(vcpu);
 }
 
 /** The stack segment that a return to an outer level loads. */

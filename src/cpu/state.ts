@@ -50,8 +50,13 @@ export const RIP = 208;
 export const CHARGED = 216;
 /** Linear address of the TLB in use, an i32: changes with CPL, RFLAGS.AC under SMAP, CR3's PCID, CR0/CR4. */
 export const TLB_BASE = 224;
-/** Mode of the code that runs (see engine/), an i32: what decoded code is keyed by besides its address. */
+/** Mode of the code that runs, an i32: what decoded code is keyed by besides its address. */
 export const CODE_MODE = 228;
+export const CODE_16 = 16;
+export const CODE_32 = 32;
+export const CODE_64 = 64;
+/** 32-bit code whose CS, DS, ES and SS all are flat (base 0, limit 4 GiB, writable, a 32-bit stack): addresses need no segments. */
+export const CODE_32_FLAT = 96;
 export const CPL = 232; // i32
 /** Non-zero: interrupts are looked at before the next instruction (STI, POPF, MOV SS, CR8, IRET made them possible). i32 */
 export const EVENT_PENDING = 236;
@@ -70,6 +75,8 @@ export const TRAIT_GLOBAL_USER = 4;
 /** XMM0 to XMM15, 16 bytes each, 16-byte aligned. */
 export const XMM = 256;
 export const MXCSR = 512; // i32
+/** Non-zero: the run loop runs the next instruction by itself, with every check that blocks leave out. i32 */
+export const STEP_NEXT = 516;
 
 /** x87: eight physical registers (ST(i) is (TOP + i) & 7), 16 bytes each, the 80-bit image in the first 10; MMX is its low 8. */
 export const FPR = 528;
@@ -85,7 +92,8 @@ export const FDS = 692; // i32
 
 /**
  * Segment registers in the order of their encodings (ES, CS, SS, DS, FS, GS), then LDTR and TR. For each: base (i64),
- * limit in bytes (i32), selector (i32), attributes (i32, bits 8–15 and 20–23 of a descriptor's high word at the same places).
+ * limit in bytes (i32), selector (i32), attributes (i32, bits 8–15 and 20–23 of a descriptor's high word at the same places), and
+ * what may be done between base and limit without a closer look (i32, derived in cpu/segments.ts).
  */
 export const SEGMENT = 704;
 export const SEGMENT_SIZE = 32;
@@ -93,6 +101,9 @@ export const SEGMENT_BASE = 0;
 export const SEGMENT_LIMIT = 8;
 export const SEGMENT_SELECTOR = 12;
 export const SEGMENT_ATTRIBUTES = 16;
+export const SEGMENT_ACCESS = 20;
+export const READABLE = 1;
+export const WRITABLE = 2;
 export const ES = SEGMENT;
 export const CS = SEGMENT + SEGMENT_SIZE;
 export const SS = SEGMENT + 2 * SEGMENT_SIZE;
@@ -137,5 +148,7 @@ export const PHYSICAL = 1280;
 export const NEXT_OP = 1288;
 /** PAE paging's four page-directory pointers, i64 each: registers that are loaded with CR3 (control-registers.ts). */
 export const PDPTE = 1296;
+/** What tells jump targets of the same RIP apart: in legacy modes CS's base in the upper half, an i64. */
+export const CODE_KEY = 1328;
 
 export const VCPU_STATE_SIZE = 2048;

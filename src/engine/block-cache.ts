@@ -5,7 +5,7 @@
 
 import type { CpuModel } from '../cpu/cpu-model.ts';
 import * as state from '../cpu/state.ts';
-import { type CodeBits, type Decoded, Decoder, NO_BASE, RIP_BASE } from '../isa/decoder.ts';
+import { type CodeBits, type CodeMode, type Decoded, Decoder, NO_BASE, RIP_BASE } from '../isa/decoder.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { Interpreter } from './interpreter.ts';
 import { type RmKind, sizeBits } from './interpreter-semantics.ts';
@@ -38,8 +38,8 @@ export class BlockCache {
   private readonly words: Int32Array;
   readonly decoder: Decoder;
   private interpreter!: Interpreter;
-  /** Blocks by linear address of their first byte, for 16, 32 and 64-bit code. */
-  private readonly blocks: Map<number, number>[] = [new Map(), new Map(), new Map()];
+  /** Blocks by linear address of their first byte, for 16, 32, 64-bit and flat 32-bit code. */
+  private readonly blocks: Map<number, number>[] = [new Map(), new Map(), new Map(), new Map()];
   private readonly pages = new Map<number, Block[]>();
   private readonly byOperation = new Map<number, Block>();
   private readonly crossing = new Uint8Array(32);
@@ -67,9 +67,9 @@ export class BlockCache {
   }
 
   /** The block that starts at `linear` in RAM, decoded now if it is not there. */
-  block(linear: number, codeBits: CodeBits, nextPage: NextPage): number {
-    const found = this.blocks[codeBits >> 5].get(linear);
-    return found ?? this.decode(linear, codeBits, MAX_INSTRUCTIONS, nextPage);
+  block(linear: number, mode: CodeMode, nextPage: NextPage): number {
+    const found = this.blocks[mode >> 5].get(linear);
+    return found ?? this.decode(linear, mode, MAX_INSTRUCTIONS, nextPage);
   }
 
   /** The block that starts with this operation, if there is one. */
@@ -84,13 +84,14 @@ export class BlockCache {
   }
 
   /** A block of the one instruction at `linear`, not kept. */
-  single(linear: number, codeBits: CodeBits, nextPage: NextPage): number {
-    return this.decode(linear, codeBits, 1, nextPage);
+  single(linear: number, mode: CodeMode, nextPage: NextPage): number {
+    return this.decode(linear, mode, 1, nextPage);
   }
 
-  private decode(linear: number, codeBits: CodeBits, limit: number, nextPage: NextPage): number {
+  private decode(linear: number, mode: CodeMode, limit: number, nextPage: NextPage): number {
     if (this.next + MAX_OPERATIONS * L.OP_SIZE > this.layout.operations + this.layout.operationBytes) this.flush();
     const { bytes } = this.memory;
+    const codeBits: CodeBits = mode === state.CODE_32_FLAT ? state.CODE_32 : mode;
     const d = this.decoder.result;
     const pageStart = linear - ((linear - this.memory.ramBase) % PAGE);
     let position = linear;
@@ -103,10 +104,18 @@ export class BlockCache {
     let linkOther = false;
     // Where each instruction's operations begin: OP_REMAINING is filled in when the block's length is known.
     const begins: number[] = [];
+    // A single instruction is checked by who asks for it.
+    const checksLimit = limit > 1 && (mode === state.CODE_16 || mode === state.CODE_32);
+    if (checksLimit) {
+      this.clear(op);
+      this.setHandler(op, this.interpreter.microOp['check-limit']);
+      this.setIps(op, position - pageStart, position - pageStart);
+      op += L.OP_SIZE;
+    }
     while (count < limit && position < pageStart + PAGE) {
       const available = pageStart + PAGE - position;
       let status = this.decoder.decode(bytes, position, available, codeBits);
-      const begin = op;
+      const begin = count === 0 ? first : op;
       if (status === 'truncated') {
         if (count > 0) break;
         // The instruction goes on in the next page.
@@ -133,7 +142,7 @@ export class BlockCache {
         closed = true;
         break;
       }
-      op = this.operations(op, d, ip, codeBits);
+      op = this.operations(op, d, ip, mode);
       if (secondStart !== 0) secondBytes = d.length - available;
       position += d.length;
       this.decodedInstructions++;
@@ -162,6 +171,7 @@ export class BlockCache {
       for (let o = begins[i]; o < end; o += L.OP_SIZE) this.set16(o, L.OP_REMAINING, count - 1 - i);
     }
     if (limit === 1) return first;
+    if (checksLimit) this.set(first, L.OP_IMMEDIATE, position - pageStart - 1);
     this.next = op;
     const block: Block = {
       op: first,
@@ -170,7 +180,7 @@ export class BlockCache {
       bytes: Math.min(position, pageStart + PAGE) - linear,
       secondStart,
       secondBytes,
-      mode: codeBits >> 5,
+      mode: mode >> 5,
     };
     this.blocks[block.mode].set(linear, first);
     this.byOperation.set(first, block);
@@ -186,23 +196,28 @@ export class BlockCache {
   }
 
   /** Writes the operations of one instruction at `op`; returns where the next go. */
-  private operations(at: number, d: Decoded, ip: number, codeBits: CodeBits): number {
+  private operations(at: number, d: Decoded, ip: number, mode: CodeMode): number {
     let op = at;
     const { instruction, encoding, rmPosition } = d.form;
     const nextIp = ip + d.length;
     const memory = encoding.hasModrm && d.mod !== 3;
     const absolute = encoding.operands.some((o) => o.code === 'O');
-    const long = codeBits === 64;
-    const displaced = memory && instruction.displaced === true && long;
+    const long = mode === state.CODE_64;
+    // CS, FS and GS are never flat: CS cannot be written, FS and GS have bases.
+    const flat = mode === state.CODE_32_FLAT && (d.segment === 0 || d.segment === 2 || d.segment === 3);
+    const handlerMode = mode === state.CODE_32_FLAT && !flat && !memory ? state.CODE_32 : mode;
+    const displaced = memory && instruction.displaced === true;
     const noSegment = displaced || (memory && encoding.operands[rmPosition]?.code === 'M' && encoding.operands[rmPosition].size === '' && instruction.mnemonic === 'LEA');
-    const segmentSlot = !long ? state.SEGMENT + d.segment * state.SEGMENT_SIZE : d.segment >= 4 ? state.SEGMENT + d.segment * state.SEGMENT_SIZE : state.ZERO;
+    const segmentSlot = flat ? state.ZERO : !long ? state.SEGMENT + d.segment * state.SEGMENT_SIZE : d.segment >= 4 ? state.SEGMENT + d.segment * state.SEGMENT_SIZE : state.ZERO;
     let rm: RmKind = 'register';
     let addressed = false;
     if (memory || absolute) {
       const plain = long && d.addressBits === 64 && !absolute;
       const needsMore = d.index !== NO_BASE || (segmentSlot !== state.ZERO && !noSegment);
-      rm = memory ? (plain && needsMore && instruction.hot ? 'general' : 'simple') : 'register';
-      addressed = !plain || (needsMore && rm === 'simple');
+      const direct = memory && instruction.hot === true && !displaced;
+      const cut = direct && (flat || noSegment) && !long && d.addressBits === 32;
+      rm = !memory ? 'register' : cut ? 'flat' : plain && needsMore && direct ? 'general' : 'simple';
+      addressed = !cut && (!plain || (needsMore && rm === 'simple'));
     }
     const base = d.base === NO_BASE ? state.ZERO : d.base === RIP_BASE ? state.CODE_BASE : state.GPR + 8 * d.base;
     const index = d.index === NO_BASE ? state.ZERO : state.GPR + 8 * d.index;
@@ -212,7 +227,7 @@ export class BlockCache {
       const mask = d.addressBits === 16 ? 0xffff : -1;
       const name = noSegment
         ? d.addressBits === 64 ? 'offset' : 'offset-cut'
-        : !long ? 'address-segmented' : absolute && d.addressBits === 64 ? 'address-absolute' : d.addressBits === 64 ? 'address' : 'address-cut';
+        : !long && !flat ? 'address-segmented' : absolute && d.addressBits === 64 ? 'address-absolute' : d.addressBits === 64 ? 'address' : 'address-cut';
       this.clear(op);
       this.setHandler(op, this.interpreter.microOp[name]);
       this.setIps(op, ip, nextIp);
@@ -223,14 +238,14 @@ export class BlockCache {
       this.set(op, L.OP_DISPLACEMENT, absolute ? d.immediate : displacement);
       this.set(op, L.OP_IMMEDIATE, name === 'address-absolute' ? d.immediate : mask);
       this.set(op, L.OP_IMMEDIATE + 4, name === 'address-absolute' ? d.immediateHigh : 0);
-      // What the access reaches beyond its first byte, for the limit check; bit strings and the like count as one operand.
       const position = memory ? rmPosition : encoding.operands.findIndex((o) => o.code === 'O');
-      const size = encoding.operands[position]?.size ?? '';
-      this.set(op, L.OP_REGISTER, size === '' ? 0 : sizeBits(size, d.operandBits) / 8 - 1);
+      const { size } = encoding.operands[position];
+      this.set(op, L.OP_REGISTER, size === '' ? 1 : size === 'p' ? d.operandBits / 8 + 2 : sizeBits(size, d.operandBits) / 8);
+      this.set(op, L.OP_REGISTER + 4, 'wm'.includes(instruction.access?.[position] ?? 'r') ? 1 : 0);
       op += L.OP_SIZE;
     }
     this.clear(op);
-    this.setHandler(op, this.interpreter.handlerOf(d, codeBits, rm));
+    this.setHandler(op, this.interpreter.handlerOf(d, handlerMode, rm));
     this.setIps(op, ip, nextIp);
     this.set(op, L.OP_SEGMENT, segmentSlot);
     if (addressed) {
@@ -251,7 +266,7 @@ export class BlockCache {
     }
     this.set16(op, L.OP_EXTRA, extra);
     if (displaced) {
-      this.set(op, L.OP_IMMEDIATE, -1);
+      this.set(op, L.OP_IMMEDIATE, d.addressBits === 16 ? 0xffff : -1);
       this.set(op, L.OP_IMMEDIATE + 4, d.addressBits === 64 ? -1 : 0);
     }
     let immediates = 0;

@@ -5,9 +5,10 @@
 
 import { deliver, type EventKind } from '../cpu/exceptions.ts';
 import { Access, FAULTED, MMIO, type Mmu } from '../cpu/mmu.ts';
+import { Attribute } from '../cpu/segments.ts';
 import * as state from '../cpu/state.ts';
 import { Activity, Cr4, FAULT, Fault, raise, Vcpu, Vector } from '../cpu/vcpu.ts';
-import type { CodeBits } from '../isa/decoder.ts';
+import type { CodeMode } from '../isa/decoder.ts';
 import type { AccessBytes } from '../memory/bus.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { BlockCache } from './block-cache.ts';
@@ -80,7 +81,7 @@ export class Engine implements Mmu {
         hot: (_base, block) => this.jit?.hot(block),
         raise: (_base, vector, code) => raise(vector, code),
         check_page: (base, op) => (this.nextPage(this.vcpuAt(base), this.pageOfCode(this.vcpuAt(base))) === this.words[(op + L.OP_IMMEDIATE) >> 2] >>> 0 ? 1 : 0),
-        segment_fault: (base, op) => this.segmentFault(base, op),
+        segment_fault: (base, segment, bytes, write) => this.segmentFault(base, segment, bytes, write !== 0),
       },
       createHelpers(this, environment),
     );
@@ -145,7 +146,8 @@ export class Engine implements Mmu {
           } else {
             if (words[(base + state.EVENT_PENDING) >> 2] !== 0) this.environment.deliverEvent(vcpu);
             if (words[budgetWord] <= 0) break;
-            exports.run(base);
+            if (words[(base + state.STEP_NEXT) >> 2] !== 0) this.step(vcpu);
+            else exports.run(base);
           }
           words[(base + state.CURRENT_OP) >> 2] = 0;
         } catch (error) {
@@ -197,10 +199,12 @@ export class Engine implements Mmu {
   /** Runs one instruction. */
   private step(vcpu: Vcpu): void {
     const { words } = this;
+    words[(vcpu.base + state.STEP_NEXT) >> 2] = 0;
     const budgetWord = (vcpu.base + state.BUDGET) >> 2;
     const page = this.pageOfRip(vcpu);
     const linear = this.fetch(vcpu, vcpu.rip);
-    const op = this.cache.single(linear, this.codeBits(vcpu), () => this.nextPage(vcpu, page));
+    const op = this.cache.single(linear, this.codeMode(vcpu), () => this.nextPage(vcpu, page));
+    if (!vcpu.code64) this.checkLimit(vcpu, op);
     const ip = BigInt((linear - this.memory.ramBase) % PAGE);
     vcpu.set64(state.CODE_BASE, vcpu.rip - ip);
     // The rest of the slice is put aside; what is taken from it meanwhile stays away.
@@ -254,8 +258,16 @@ export class Engine implements Mmu {
 
   // --- Code ---------------------------------------------------------------------------------------
 
-  private codeBits(vcpu: Vcpu): CodeBits {
-    return vcpu.get32(state.CODE_MODE) as CodeBits;
+  private codeMode(vcpu: Vcpu): CodeMode {
+    return vcpu.get32(state.CODE_MODE) as CodeMode;
+  }
+
+  /** #GP where the instruction that `op` begins reaches beyond CS's limit: its operations lie one behind the other. */
+  private checkLimit(vcpu: Vcpu, op: number): void {
+    const { view } = this.memory;
+    const first = view.getUint16(op + L.OP_HANDLER, true) === this.interpreter.microOp['check-page'] ? op + L.OP_SIZE : op;
+    const length = Math.max(1, view.getUint16(first + L.OP_NEXT_IP, true) - view.getUint16(first + L.OP_IP, true));
+    if (vcpu.getNumber(state.RIP) + length - 1 > vcpu.get32(state.CS + state.SEGMENT_LIMIT)) raise(Vector.generalProtection, 0);
   }
 
   private codeAddress(vcpu: Vcpu, rip: bigint): bigint {
@@ -272,6 +284,7 @@ export class Engine implements Mmu {
 
   /** Linear address of the instruction at an offset in CS; may fault. */
   private fetch(vcpu: Vcpu, rip: bigint): number {
+    if (!vcpu.code64 && rip > BigInt(vcpu.get32(state.CS + state.SEGMENT_LIMIT))) raise(Vector.generalProtection, 0);
     const linear = this.translate(vcpu.base, BigInt.asIntN(64, this.codeAddress(vcpu, rip)), Access.execute | (vcpu.cpl === 3 ? Access.user : 0));
     if (linear === MMIO) throw new EmulationFailure(`vCPU ${vcpu.index} executes outside RAM, at 0x${vcpu.getNumber(state.PHYSICAL).toString(16)}`);
     return linear >>> 0;
@@ -286,7 +299,7 @@ export class Engine implements Mmu {
   private resolve(base: number): number {
     const vcpu = this.vcpuAt(base);
     const linear = this.fetch(vcpu, vcpu.rip);
-    return this.cache.block(linear, this.codeBits(vcpu), () => this.nextPage(vcpu, this.pageOfRip(vcpu)));
+    return this.cache.block(linear, this.codeMode(vcpu), () => this.nextPage(vcpu, this.pageOfRip(vcpu)));
   }
 
   private resolveLink(base: number, op: number, link: number): number {
@@ -332,17 +345,22 @@ export class Engine implements Mmu {
     }
   }
 
-  /** An access beyond a segment's limit: #GP or #SS, but not for an expand-down segment that holds it, nor in real mode beyond 64 KiB by design. */
-  private segmentFault(base: number, op: number): void {
+  /**
+   * Looks closely at an access to a segment that the quick check does not let through: #GP or #SS beyond the limit, for a segment that
+   * is null or does not allow it; not for an expand-down segment that holds it, nor where 4 GiB wrap around.
+   */
+  private segmentFault(base: number, segment: number, bytes: number, write: boolean): void {
     const vcpu = this.vcpuAt(base);
-    const offset = this.words[(op + L.OP_SEGMENT) >> 2];
-    const attributes = vcpu.get32(offset + state.SEGMENT_ATTRIBUTES);
-    const limit = vcpu.get32(offset + state.SEGMENT_LIMIT);
+    const attributes = vcpu.get32(segment + state.SEGMENT_ATTRIBUTES);
+    const limit = vcpu.get32(segment + state.SEGMENT_LIMIT);
     const start = vcpu.getNumber(state.ARGUMENT);
-    const last = start + this.words[(op + L.OP_REGISTER) >> 2];
-    const expandDown = vcpu.protectedMode && (attributes & 0x1c00) === 0x1400;
-    if (expandDown && start > limit && last <= (attributes & (1 << 22) ? 0xffff_ffff : 0xffff)) return;
-    raise(offset === state.SS ? Vector.stackFault : Vector.generalProtection, 0);
+    const last = start + bytes - 1;
+    const isData = (attributes & (Attribute.present | Attribute.s | Attribute.code)) === (Attribute.present | Attribute.s);
+    const expandDown = vcpu.protectedMode && isData && (attributes & Attribute.expandDown) !== 0;
+    const access = vcpu.get32(segment + state.SEGMENT_ACCESS);
+    const allowed = expandDown ? !write || (attributes & Attribute.writable) !== 0 : (access & (write ? state.WRITABLE : state.READABLE)) !== 0;
+    const inside = expandDown ? start > limit && last <= (attributes & Attribute.big ? 0xffff_ffff : 0xffff) : last <= limit || limit === 0xffff_ffff;
+    if (!allowed || !inside) raise(segment === state.SS ? Vector.stackFault : Vector.generalProtection, 0);
   }
 
   // --- Mmu ----------------------------------------------------------------------------------------
@@ -359,10 +377,6 @@ export class Engine implements Mmu {
     const user = ac & (words[(base + state.CR0) >> 2] >> 18) ? L.CHECKED_CONTEXT : 0;
     const supervisor = 1 + (ac & (words[(base + state.CR4) >> 2] >> 21));
     words[(base + state.TLB_BASE) >> 2] = words[(base + state.TLB_SLOT) >> 2] + (cpl === 3 ? user : supervisor) * L.CONTEXT_SIZE;
-  }
-
-  codeSegmentChanged(base: number): void {
-    for (let slot = 0; slot < L.CONTEXT_SLOTS; slot++) this.flushJumps(base, slot);
   }
 
   addressSpaceChanged(base: number, keep: boolean): void {
@@ -466,7 +480,10 @@ export class Engine implements Mmu {
       words.fill(-1, entry, entry + 4);
       const first = (context + L.JUMP_CACHE) >> 2;
       for (let i = first; i < first + (L.JUMP_ENTRIES * L.JUMP_ENTRY_SIZE) / 4; i += 4) {
-        if (words[i + 2] !== 0 && ((words[i] >>> 12) | (words[i + 1] << 20)) === pageLow) words[i + 2] = 0;
+        if (words[i + 2] === 0) continue;
+        // In legacy modes the upper half is CS's base.
+        const target = words[i + 3] === state.CODE_64 ? (words[i] >>> 12) | (words[i + 1] << 20) : (words[i] + words[i + 1]) >>> 12;
+        if (target === pageLow) words[i + 2] = 0;
       }
     }
   }

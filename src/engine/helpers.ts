@@ -168,7 +168,7 @@ export function createHelpers(engine: Engine, environment: Environment): Helpers
       if (found) vcpu.setArgument(0, BigInt(found.limit >>> 0));
       return found ? 1 : 0;
     },
-    mode_changed: (base: number): void => segments.updateCodeMode(at(base)),
+    mode_changed: (base: number): void => segments.updateSegments(at(base)),
     syscall_legacy: (_base: number): void => undefinedOpcode(),
     sysenter: (base: number, _bits: number): void => {
       const vcpu = at(base);

@@ -5,7 +5,7 @@
  */
 
 import * as state from '../cpu/state.ts';
-import type { CodeBits } from '../isa/decoder.ts';
+import type { CodeMode } from '../isa/decoder.ts';
 import type { OperandSpecification } from '../isa/encoding.ts';
 import type { Instruction } from '../isa/instruction.ts';
 import type { Bits, FlagWords, Operand, Semantics } from '../isa/semantics.ts';
@@ -27,17 +27,25 @@ export interface HandlerTargets {
   /** (vcpu, block): the block was entered HOT times. */
   hot: FunctionReference;
   raise: FunctionReference;
+  segmentLinear: FunctionReference;
   stackLinear: FunctionReference;
   helpers: ReadonlyMap<string, FunctionReference>;
 }
 
-/** How the ModRM operand is addressed: a register, [base + displacement], or anything ([segment: base + index × scale + displacement]). */
-export type RmKind = 'register' | 'simple' | 'general';
+/**
+ * How the ModRM operand is addressed: a register, [base + displacement], anything ([segment: base + index × scale + displacement]), or
+ * anything cut to 32 bits, in a flat segment.
+ */
+export type RmKind = 'register' | 'simple' | 'general' | 'flat';
+
+/** What handlers differ by: 64-bit code, flat 32-bit code, or code (16 and 32-bit) whose segments count. */
+export type HandlerMode = 'long' | 'flat' | 'segmented';
 
 export interface Variant {
   operandBits: 16 | 32 | 64;
   addressBits: 16 | 32 | 64;
-  codeBits: CodeBits;
+  /** 64-bit code; 96 for flat 32-bit code; 32 for all code whose segments count. */
+  codeBits: CodeMode;
   rm: RmKind;
   repeat: 'none' | 'rep' | 'repne';
 }
@@ -197,7 +205,8 @@ export class MemoryOperand implements Operand {
     if (this.effective) return this.effective;
     const register = (field: number): Expression => x.vcpu.add(x.op.load('i32.load', field)).load('i64.load');
     let sum = register(L.OP_BASE).add(x.op.load('i64.load32_s', L.OP_DISPLACEMENT));
-    if (this.kindOfAddress === 'general') sum = sum.add(register(L.OP_INDEX).shl(x.op.load('i64.load8_u', L.OP_SCALE)));
+    if (this.kindOfAddress === 'general' || this.kindOfAddress === 'flat') sum = sum.add(register(L.OP_INDEX).shl(x.op.load('i64.load8_u', L.OP_SCALE)));
+    if (this.kindOfAddress === 'flat') sum = sum.zeroExtend(32);
     this.effective = x.f.let(sum);
     return this.effective;
   }
@@ -205,9 +214,9 @@ export class MemoryOperand implements Operand {
   linear(displacement?: Expression): Expression {
     const { x } = this;
     if (displacement) {
-      // In 64-bit code the decoder leaves cutting and the segment to what comes after the sum (`displaced`).
-      if (!x.longMode) return x.f.let(this.linear().add(displacement).zeroExtend(32));
-      const offset = this.address().add(displacement).and(x.op.load('i64.load', L.OP_IMMEDIATE));
+      // The decoder leaves cutting and the segment to what comes after the sum (`displaced`).
+      const offset = x.f.let(this.address().add(displacement).and(x.op.load('i64.load', L.OP_IMMEDIATE)));
+      if (x.mode === 'segmented') return x.inSegment(x.op.load('i32.load', L.OP_SEGMENT), offset, i32(this.bits / 8), this.access === 'r' ? 'read' : 'write');
       return x.f.let(offset.add(x.vcpu.add(x.op.load('i32.load', L.OP_SEGMENT)).load('i64.load')));
     }
     if (this.cached) return this.cached;
@@ -269,6 +278,7 @@ export class InterpreterSemantics implements Semantics {
   readonly mnemonic: string;
   readonly operandBits: 16 | 32 | 64;
   readonly longMode: boolean;
+  readonly mode: HandlerMode;
   readonly repeat: 'none' | 'rep' | 'repne';
   /** Whether the semantics asked for the address size: if not, one handler does for all. */
   usesAddressBits = false;
@@ -284,7 +294,8 @@ export class InterpreterSemantics implements Semantics {
     this.unaligned = instruction.unaligned ?? false;
     this.variant = variant;
     this.operandBits = variant.operandBits;
-    this.longMode = variant.codeBits === 64;
+    this.mode = variant.codeBits === state.CODE_64 ? 'long' : variant.codeBits === state.CODE_32_FLAT ? 'flat' : 'segmented';
+    this.longMode = this.mode === 'long';
     this.repeat = variant.repeat;
     this.vcpu = f.parameter(0);
     this.op = op ?? f.parameter(1);
@@ -541,22 +552,45 @@ export class InterpreterSemantics implements Semantics {
     return this.f.let(this.vcpu.add(this.op.load('i32.load', L.OP_SEGMENT)).load('i64.load'));
   }
 
+  segmentAddress(segment: number | 'data', offset: Expression, bytes: Expression, access: 'read' | 'write'): Expression {
+    // What names another segment than a flat one has a handler for segments.
+    if (this.mode === 'flat') return offset;
+    if (this.mode === 'long') return this.f.let((segment === 'data' ? this.dataSegmentBase() : this.segmentBase(segment)).add(offset));
+    return this.inSegment(segment === 'data' ? this.op.load('i32.load', L.OP_SEGMENT) : i32(segment), offset, bytes, access);
+  }
+
+  inSegment(slot: Expression, offset: Expression, bytes: Expression, access: 'read' | 'write'): Expression {
+    return this.f.call(this.targets.segmentLinear, this.vcpu, this.op, slot, offset, bytes, i32(access === 'read' ? 0 : 1));
+  }
+
+  fitsSegment(segment: number | 'data', offset: Expression, bytes: Expression): Expression {
+    const last = offset.add(bytes.extendU()).sub(1);
+    const inAddress = this.addressBits === 16 ? last.leU(0xffff) : i32(1);
+    if (this.mode !== 'segmented') return inAddress;
+    const slot = this.f.let(this.vcpu.add(segment === 'data' ? this.op.load('i32.load', L.OP_SEGMENT) : i32(segment)));
+    // An expand-down segment is gone through element by element.
+    const accessible = slot.load('i32.load', state.SEGMENT_ACCESS).eq(state.READABLE | state.WRITABLE);
+    return inAddress.and(last.leU(slot.load('i64.load32_u', state.SEGMENT_LIMIT))).and(accessible);
+  }
+
   // --- Stack --------------------------------------------------------------------------------------
 
   /** Linear address of the stack at SP + offset. */
-  protected stackAt(offset: number): Expression {
+  protected stackAt(offset: number, bytes: number): Expression {
     if (this.longMode) return this.f.let(this.state64(state.RSP).add(offset));
-    return this.f.call(this.targets.stackLinear, this.vcpu, i32(offset));
+    if (this.mode === 'flat') return this.f.let(this.state64(state.RSP).add(offset).zeroExtend(32));
+    return this.f.call(this.targets.stackLinear, this.vcpu, this.op, i32(offset), i32(bytes));
   }
 
-  stackAddress(pointer: Expression): Expression {
+  stackAddress(pointer: Expression, bytes = this.operandBits / 8): Expression {
     if (this.longMode) return pointer;
-    return this.f.call(this.targets.stackLinear, this.vcpu, pointer.wrap().sub(this.vcpu.load('i32.load', state.RSP)));
+    if (this.mode === 'flat') return this.f.let(pointer.zeroExtend(32));
+    return this.f.call(this.targets.stackLinear, this.vcpu, this.op, pointer.wrap().sub(this.vcpu.load('i32.load', state.RSP)), i32(bytes));
   }
 
   push(value: Expression, bits: 16 | 32 | 64): void {
     const v = this.f.let(value);
-    const address = this.stackAt(-bits / 8);
+    const address = this.stackAt(-bits / 8, bits / 8);
     this.store(address, bits, v);
     this.dropStack(-bits / 8);
   }
@@ -568,13 +602,14 @@ export class InterpreterSemantics implements Semantics {
   }
 
   peek(bits: 16 | 32 | 64, offsetBytes = 0): Expression {
-    return this.load(this.stackAt(offsetBytes), bits, 'unsigned');
+    return this.load(this.stackAt(offsetBytes, bits / 8), bits, 'unsigned');
   }
 
   dropStack(bytes: Value): void {
     const amount = typeof bytes === 'object' ? bytes : i64(bytes);
     const sp = this.f.let(this.state64(state.RSP).add(amount));
     if (this.longMode) return this.setState64(state.RSP, sp);
+    if (this.mode === 'flat') return this.setState64(state.RSP, sp.zeroExtend(32));
     this.f.if(
       this.vcpu.load('i32.load', state.SS + state.SEGMENT_ATTRIBUTES).and(1 << 22),
       () => this.setState64(state.RSP, sp.zeroExtend(32)),
@@ -607,6 +642,7 @@ export class InterpreterSemantics implements Semantics {
   }
 
   jump(target: Operand): void {
+    if (this.mode === 'segmented') this.checkTarget(this.target(target));
     this.follow(L.OP_LINK, () => this.target(target));
   }
 

@@ -5,7 +5,7 @@
 
 import * as state from '../cpu/state.ts';
 import '../isa/all.ts';
-import { type CodeBits, buildDecodeTables, type Decoded, type Form, forms } from '../isa/decoder.ts';
+import { type CodeMode, buildDecodeTables, type Decoded, type Form, forms } from '../isa/decoder.ts';
 import type { Operand } from '../isa/semantics.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { FunctionBuilder, FunctionReference } from '../wasm/function-builder.ts';
@@ -29,11 +29,11 @@ export interface EngineImports {
   hot(vcpu: number, block: number): void;
   raise(vcpu: number, vector: number, code: number): void;
   check_page(vcpu: number, op: number): number;
-  segment_fault(vcpu: number, op: number): void;
+  segment_fault(vcpu: number, segment: number, bytes: number, write: number): void;
 }
 
 /** Operations that no instruction decodes to: what the block builder adds. */
-export const MICRO_OPS = ['stale', 'chain', 'undefined', 'too-long', 'check-page', 'address', 'address-absolute', 'address-cut', 'address-segmented', 'offset', 'offset-cut'] as const;
+export const MICRO_OPS = ['stale', 'chain', 'undefined', 'too-long', 'check-page', 'check-limit', 'address', 'address-absolute', 'address-cut', 'address-segmented', 'offset', 'offset-cut'] as const;
 export type MicroOp = (typeof MICRO_OPS)[number];
 
 export interface InterpreterExports {
@@ -53,7 +53,7 @@ export interface Interpreter {
   /** Table index of a micro-operation's handler. */
   microOp: Record<MicroOp, number>;
   /** Table index of the handler for a decoded instruction, addressed as `rm` says. */
-  handlerOf(decoded: Decoded, codeBits: CodeBits, rm: RmKind): number;
+  handlerOf(decoded: Decoded, codeBits: CodeMode, rm: RmKind): number;
   handlerCount: number;
   moduleBytes: number;
 }
@@ -62,16 +62,16 @@ export interface Interpreter {
 export const REGION_CAPACITY = 16384;
 
 const SIZES = [16, 32, 64] as const;
-const KINDS: readonly RmKind[] = ['register', 'simple', 'general'];
+const KINDS: readonly RmKind[] = ['register', 'simple', 'general', 'flat'];
+const MODES: readonly CodeMode[] = [state.CODE_64, state.CODE_32_FLAT, state.CODE_32];
 const REPEATS = ['none', 'rep', 'repne'] as const;
-const VARIANTS = SIZES.length * KINDS.length * 2 * REPEATS.length * SIZES.length;
+const VARIANTS = SIZES.length * KINDS.length * MODES.length * REPEATS.length * SIZES.length;
 
-function variantIndex(form: Form, operandBits: number, rm: RmKind, codeBits: CodeBits, repeat: string, addressBits: number): number {
+function variantIndex(form: Form, operandBits: number, rm: RmKind, codeBits: CodeMode, repeat: string, addressBits: number): number {
   const size = operandBits === 16 ? 0 : operandBits === 32 ? 1 : 2;
   const address = addressBits === 16 ? 0 : addressBits === 32 ? 1 : 2;
-  const kind = rm === 'register' ? 0 : rm === 'simple' ? 1 : 2;
   const repetition = repeat === 'none' ? 0 : repeat === 'rep' ? 1 : 2;
-  return form.id * VARIANTS + (((size * KINDS.length + kind) * 2 + (codeBits === 64 ? 1 : 0)) * REPEATS.length + repetition) * SIZES.length + address;
+  return form.id * VARIANTS + (((size * KINDS.length + KINDS.indexOf(rm)) * MODES.length + MODES.indexOf(codeBits)) * REPEATS.length + repetition) * SIZES.length + address;
 }
 
 /** Two forms with the same instruction and operands of the same kinds share a handler. */
@@ -84,11 +84,21 @@ function signatureOf(form: Form, v: Variant): string {
     if ('VWUPQN'.includes(code)) return `v${bits}`;
     return `${code}${bits}`;
   });
-  return [instruction.id, v.operandBits, v.codeBits === 64 ? 'long' : 'legacy', v.repeat, v.addressBits, ...operands].join(' ');
+  return [instruction.id, v.operandBits, v.codeBits, v.repeat, v.addressBits, ...operands].join(' ');
 }
 
 /** 64-bit mode and legacy modes have different handlers. */
 const isModal = ({ instruction, encoding }: Form): boolean => instruction.modal === true || instruction.ends === 'block' || encoding.vex;
+
+/** The modes of code that have handlers of their own for a form; the others share one (handlerOf). */
+function modesOf(form: Form): CodeMode[] {
+  const { instruction, encoding: { modifiers } } = form;
+  const modal = isModal(form);
+  if (modifiers.has('o64')) return [state.CODE_64];
+  if (modifiers.has('n64')) return modal ? [state.CODE_32_FLAT, state.CODE_32] : [state.CODE_32];
+  if (modal) return [state.CODE_64, state.CODE_32_FLAT, state.CODE_32];
+  return instruction.displaced ? [state.CODE_64, state.CODE_32] : [state.CODE_64];
+}
 
 /** Number of handlers that `form` needs, one by one. */
 function* variantsOf(form: Form): Generator<Variant> {
@@ -96,10 +106,10 @@ function* variantsOf(form: Form): Generator<Variant> {
   const { modifiers } = encoding;
   const sizes = encoding.sized ? SIZES.filter((bits) => !(['s16', 's32', 's64'].some((m) => modifiers.has(m)) && !modifiers.has(`s${bits}`))) : ([32] as const);
   const modal = isModal(form);
-  const modes: CodeBits[] = modifiers.has('n64') ? [32] : modifiers.has('o64') || !modal ? [64] : [64, 32];
+  const modes = modesOf(form);
   const rms: RmKind[] = [];
   if (form.rmPosition < 0 || form.allowsRegister) rms.push('register');
-  if (form.allowsMemory) rms.push('simple', ...(instruction.hot ? (['general'] as const) : []));
+  if (form.allowsMemory) rms.push('simple', ...(instruction.hot ? (['general', 'flat'] as const) : []));
   for (const operandBits of sizes) {
     for (const codeBits of modes) {
       if (codeBits !== 64 && operandBits === 64) continue;
@@ -134,7 +144,7 @@ function buildHandler(f: FunctionBuilder, form: Form, variant: Variant, targets:
 }
 
 /** Handlers of the operations the block builder adds. */
-function buildMicroOp(f: FunctionBuilder, name: MicroOp, targets: HandlerTargets, checkPage: FunctionReference, segmentFault: FunctionReference): void {
+function buildMicroOp(f: FunctionBuilder, name: MicroOp, targets: HandlerTargets, checkPage: FunctionReference): void {
   const x = new InterpreterSemantics(f, targets, { mnemonic: name }, { operandBits: 64, addressBits: 64, codeBits: 64, rm: 'register', repeat: 'none' });
   const { vcpu, op } = x;
   const register = (field: number) => vcpu.add(op.load('i32.load', field)).load('i64.load');
@@ -162,6 +172,15 @@ function buildMicroOp(f: FunctionBuilder, name: MicroOp, targets: HandlerTargets
         f.return();
       });
       return x.next();
+    case 'check-limit':
+      // The block reaches beyond CS's limit: it goes on instruction by instruction.
+      f.if(vcpu.load('i64.load', state.CODE_BASE).add(op.load('i64.load', L.OP_IMMEDIATE)).gtU(vcpu.load('i64.load32_u', state.CS + state.SEGMENT_LIMIT)), () => {
+        x.setState32(state.BUDGET, x.state32(state.BUDGET).add(op.load('i32.load16_s', L.OP_REMAINING)).add(1));
+        x.setState64(state.RIP, x.ip());
+        x.setState32(state.STEP_NEXT, 1);
+        f.return();
+      });
+      return x.next();
     case 'address':
       x.setState64(state.EFFECTIVE_ADDRESS, offset().add(register(L.OP_SEGMENT)));
       return x.next();
@@ -178,15 +197,9 @@ function buildMicroOp(f: FunctionBuilder, name: MicroOp, targets: HandlerTargets
       x.setState64(state.EFFECTIVE_ADDRESS, offset().and(mask()));
       return x.next();
     case 'address-segmented': {
-      // OP_SEGMENT is the segment's base in the state; its limit is found behind it. OP_REGISTER holds the access' last byte.
-      const segment = f.let(vcpu.add(op.load('i32.load', L.OP_SEGMENT)));
-      const start = f.let(offset().and(mask()));
-      x.setState64(state.EFFECTIVE_ADDRESS, segment.load('i64.load', state.SEGMENT_BASE).add(start).and(0xffff_ffff));
-      f.if(start.add(op.load('i64.load32_u', L.OP_REGISTER)).gtU(segment.load('i64.load32_u', state.SEGMENT_LIMIT)), () => {
-        x.setState64(state.ARGUMENT, start);
-        f.store('i32.store', vcpu, op, state.CURRENT_OP);
-        f.call(segmentFault, vcpu, op);
-      });
+      // OP_SEGMENT is the segment's state; OP_REGISTER holds how many bytes are accessed, and behind that whether they are written.
+      const field = (n: number) => op.load('i32.load', L.OP_REGISTER + 4 * n);
+      x.setState64(state.EFFECTIVE_ADDRESS, f.call(targets.segmentLinear, vcpu, op, op.load('i32.load', L.OP_SEGMENT), offset().and(mask()), field(0), field(1)));
       return x.next();
     }
   }
@@ -209,10 +222,10 @@ export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports
   const hot = effect('hot', 2);
   const raise = effect('raise', 3);
   const checkPage = value('check_page', 2);
-  const segmentFault = effect('segment_fault', 2);
+  const segmentFault = effect('segment_fault', 4);
   const helperReferences = new Map(Object.entries(helpers).map(([name, f]) => [name, value(`helper_${name}`, f.length)]));
 
-  const access = buildMemoryAccess(module, memory, layout, { pageFault, nonCanonical, mmioRead, mmioWrite, codeWritten, resolve, raise, staleHandler: 1 + MICRO_OPS.indexOf('stale') });
+  const access = buildMemoryAccess(module, memory, layout, { pageFault, nonCanonical, mmioRead, mmioWrite, codeWritten, resolve, raise, segmentFault, staleHandler: 1 + MICRO_OPS.indexOf('stale') });
   const targets: HandlerTargets = {
     handlerType: module.type(HANDLER),
     readSlow: access.readSlow,
@@ -223,6 +236,7 @@ export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports
     resolveLink,
     hot,
     raise,
+    segmentLinear: access.segmentLinear,
     stackLinear: access.stackLinear,
     helpers: helperReferences,
   };
@@ -235,7 +249,7 @@ export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports
   const microOp = {} as Record<MicroOp, number>;
   for (const name of MICRO_OPS) {
     const f = module.function(`micro_${name}`, HANDLER);
-    buildMicroOp(f, name, targets, checkPage, segmentFault);
+    buildMicroOp(f, name, targets, checkPage);
     microOp[name] = handlers.push(f) - 1;
   }
   const shared = new Map<string, number>();
@@ -290,10 +304,11 @@ export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports
   for (const [name, f] of Object.entries(helpers)) env[`helper_${name}`] = f;
   const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env } as WebAssembly.Imports);
 
-  const handlerOf = (d: Decoded, codeBits: CodeBits, rm: RmKind): number => {
+  const handlerOf = (d: Decoded, codeBits: CodeMode, rm: RmKind): number => {
     const { instruction, encoding } = d.form;
-    const modal = isModal(d.form);
-    const mode: CodeBits = encoding.modifiers.has('n64') || (modal && codeBits !== 64 && !encoding.modifiers.has('o64')) ? 32 : 64;
+    const modes = modesOf(d.form);
+    const wanted = codeBits === state.CODE_16 ? state.CODE_32 : codeBits;
+    const mode = modes.find((m) => m === wanted) ?? (modes.includes(state.CODE_64) ? state.CODE_64 : state.CODE_32);
     const handler = index[
       variantIndex(d.form, encoding.sized ? d.operandBits : 32, rm, mode, instruction.repeat ? d.repeat : 'none', instruction.addressed ? d.addressBits : 64)
     ];

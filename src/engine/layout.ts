@@ -58,7 +58,7 @@ export const TLB_ADDEND = 16;
 const TLB_BYTES = TLB_ENTRIES * TLB_ENTRY_SIZE;
 /** A tag that no page-aligned address equals. */
 export const TLB_INVALID = -1;
-/** Guest RIP (i64) and the block's first operation (i32, 0 is none). */
+/** Guest RIP and what makes it unique (i64, see CODE_KEY), the block's first operation (i32, 0 is none), its mode (i32). */
 export const JUMP_CACHE = TLB_BYTES;
 export const JUMP_ENTRIES = 2048;
 export const JUMP_ENTRY_SIZE = 16;

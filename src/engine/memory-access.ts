@@ -48,6 +48,8 @@ export interface MemoryImports {
   resolve: FunctionReference;
   /** (vcpu, vector, errorCode): raises an exception. Never returns. */
   raise: FunctionReference;
+  /** (vcpu, segment, bytes, write): looks closely at an access to the offset in ARGUMENT; returns where it is allowed. */
+  segmentFault: FunctionReference;
   /** Table index of the handler that blocks of changed code are left with. */
   staleHandler: number;
 }
@@ -60,6 +62,7 @@ export interface MemoryAccess {
   bulk: FunctionReference;
   codeCheck: FunctionReference;
   lookup: FunctionReference;
+  segmentLinear: FunctionReference;
   stackLinear: FunctionReference;
 }
 
@@ -155,7 +158,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
         f.set(writable, f.get(writable).and(flags));
         f.set(userPage, f.get(userPage).and(flags));
         if (level > 0) {
-          f.if(flags.and(LARGE).nonZero().and(cr4.and(CR4_PSE)), () => {
+          f.if(flags.and(LARGE).nonZero().and(cr4.and(CR4_PSE).nonZero()), () => {
             f.if(flags.and(PSE36_RESERVED), () => pageFault(1, FAULT_RESERVED));
             const high = f.get(entry).shrU(13).and(0xff).shl(32);
             f.set(physical, f.get(entry).and(0xffc0_0000).or(high).or(f.get(virtual).and(0x3f_ffff)));
@@ -382,7 +385,10 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     const entry = f.let(vcpu.load('i32.load', state.TLB_BASE).add(hash.mul(L.JUMP_ENTRY_SIZE)));
     const block = f.let(entry.load('i32.load', L.JUMP_CACHE + 8));
     const live = block.nonZero().and(block.load('i32.load16_u', L.OP_HANDLER).ne(imports.staleHandler));
-    f.if(entry.load('i64.load', L.JUMP_CACHE).eq(rip).and(live), () => {
+    const key = f.let(rip.or(vcpu.load('i64.load', state.CODE_KEY)));
+    const mode = f.let(vcpu.load('i32.load', state.CODE_MODE));
+    const same = entry.load('i64.load', L.JUMP_CACHE).eq(key).and(entry.load('i32.load', L.JUMP_CACHE + 12).eq(mode));
+    f.if(same.and(live), () => {
       f.store('i64.store', vcpu, rip.sub(block.load('i64.load16_u', L.OP_IP)), state.CODE_BASE);
       f.return(block);
     });
@@ -390,23 +396,40 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.store('i32.store', vcpu, 0, state.CURRENT_OP);
     const found = f.call(imports.resolve, vcpu);
     f.if(found, () => {
-      f.store('i64.store', entry, rip, L.JUMP_CACHE);
+      f.store('i64.store', entry, key, L.JUMP_CACHE);
       f.store('i32.store', entry, found, L.JUMP_CACHE + 8);
+      f.store('i32.store', entry, mode, L.JUMP_CACHE + 12);
       f.store('i64.store', vcpu, rip.sub(found.load('i64.load16_u', L.OP_IP)), state.CODE_BASE);
     });
     f.return(found);
   }
 
-  /** (vcpu, offset) -> linear address of the stack at SP + offset in a legacy mode. */
-  const stackLinear = module.function('stack_linear', { parameters: ['i32', 'i32'], results: ['i64'] });
+  /** (vcpu, op, segment, offset, bytes, write) -> guest-virtual address in a segment (offset of its state) of a legacy mode, checked. */
+  const segmentLinear = module.function('segment_linear', { parameters: ['i32', 'i32', 'i32', 'i64', 'i32', 'i32'], results: ['i64'] });
   {
-    const f = stackLinear;
-    const vcpu = f.parameter(0);
-    const sp = f.let(vcpu.load('i32.load', state.RSP).add(f.parameter(1)));
-    const big = vcpu.load('i32.load', state.SS + state.SEGMENT_ATTRIBUTES).and(1 << 22);
-    const offset = f.let(apply('i64.extend_i32_u', select(big, sp, sp.and(0xffff))));
-    f.return(vcpu.load('i64.load', state.SS + state.SEGMENT_BASE).add(offset).and(0xffff_ffff));
+    const f = segmentLinear;
+    const [vcpu, op, slot, offset, bytes, write] = [0, 1, 2, 3, 4, 5].map((i) => f.parameter(i));
+    const segment = f.let(vcpu.add(slot));
+    const last = offset.add(bytes.extendU()).sub(1);
+    const beyond = last.gtU(segment.load('i64.load32_u', state.SEGMENT_LIMIT));
+    f.if(beyond.or(segment.load('i32.load', state.SEGMENT_ACCESS).shrU(write).and(1).eqz()), () => {
+      f.store('i64.store', vcpu, offset, state.ARGUMENT);
+      f.store('i32.store', vcpu, op, state.CURRENT_OP);
+      f.call(imports.segmentFault, vcpu, slot, bytes, write);
+    });
+    f.return(segment.load('i64.load', state.SEGMENT_BASE).add(offset).and(0xffff_ffff));
   }
 
-  return { fill, fillQuiet, readSlow, writeSlow, bulk, codeCheck, lookup, stackLinear };
+  /** (vcpu, op, offset, bytes) -> guest-virtual address of that many bytes of the stack at SP + offset in a legacy mode, checked. */
+  const stackLinear = module.function('stack_linear', { parameters: ['i32', 'i32', 'i32', 'i32'], results: ['i64'] });
+  {
+    const f = stackLinear;
+    const [vcpu, op, displacement, bytes] = [0, 1, 2, 3].map((i) => f.parameter(i));
+    const sp = f.let(vcpu.load('i32.load', state.RSP).add(displacement));
+    const big = vcpu.load('i32.load', state.SS + state.SEGMENT_ATTRIBUTES).and(1 << 22);
+    const offset = f.let(apply('i64.extend_i32_u', select(big, sp, sp.and(0xffff))));
+    f.returnCall(segmentLinear, vcpu, op, i32(state.SS), offset, bytes, i32(1));
+  }
+
+  return { fill, fillQuiet, readSlow, writeSlow, bulk, codeCheck, lookup, segmentLinear, stackLinear };
 }

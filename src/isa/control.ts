@@ -81,11 +81,11 @@ instruction('INTO', 'CE ; n64', { ends, modal: true }, (x) => {
 });
 
 // A pair of signed bounds lies in memory, the lower one first.
-instruction('BOUND', '62 Gv M ; n64', {}, (x, index, bounds) => {
+instruction('BOUND', '62 Gv M ; n64', { displaced: true }, (x, index, bounds) => {
   const bits = index.bits as 16 | 32;
   const value = index.signed();
-  const lower = x.load(x.f.let(bounds.linear()), bits, 'signed');
-  const upper = x.load(x.f.let(bounds.linear(i64(bits / 8))), bits, 'signed');
+  const lower = x.load(bounds.linear(i64(0)), bits, 'signed');
+  const upper = x.load(bounds.linear(i64(bits / 8)), bits, 'signed');
   x.f.if(value.ltS(lower).or(value.gtS(upper)), () => x.raise(BOUND_RANGE));
 });
 

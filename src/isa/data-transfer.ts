@@ -3,7 +3,7 @@
  * and debug registers is elsewhere (system.ts).
  */
 
-import { select } from '../wasm/expression.ts';
+import { i32, select } from '../wasm/expression.ts';
 import { CONDITIONS } from './conditions.ts';
 import { instruction } from './instruction.ts';
 
@@ -37,7 +37,7 @@ instruction('XCHG', ['86 Eb Gb', '87 Ev Gv', '90+ Zv eAX'], { access: 'mm', lock
 
 instruction('LEA', '8D Gv M', { access: 'wr', hot: true }, (_x, destination, source) => destination.write(source.address()));
 
-instruction('XLAT', 'D7', { addressed: true }, (x) => {
+instruction('XLAT', 'D7', { addressed: true, modal: true }, (x) => {
   const offset = x.gpr(3, x.addressBits).unsigned().add(x.gpr(0, 8).unsigned()).zeroExtend(x.addressBits);
-  x.gpr(0, 8).write(x.load(x.f.let(x.dataSegmentBase().add(offset)), 8, 'unsigned'));
+  x.gpr(0, 8).write(x.load(x.segmentAddress('data', x.f.let(offset), i32(1), 'read'), 8, 'unsigned'));
 });

@@ -8,6 +8,8 @@ import { type Instruction, instructions } from './instruction.ts';
 
 /** Width of the code segment: 64-bit mode, or a legacy one. */
 export type CodeBits = 16 | 32 | 64;
+/** That and, for 32-bit code whose segments are all flat, 96: what decoded code is keyed by (cpu/state.ts). */
+export type CodeMode = CodeBits | 96;
 
 /** An encoding with what matching it needs, and a number that handlers and forms are found by. */
 export interface Form {

@@ -203,6 +203,8 @@ class FlatSemantics implements Partial<Semantics> {
   }
   segmentBase(segment: number) { return this.longMode && segment < state.FS ? i64(0) : this.state64(segment + state.SEGMENT_BASE); }
   dataSegmentBase() { return this.segmentBase(state.DS); }
+  segmentAddress(segment: number | 'data', offset: Expression) { return this.f.let(this.segmentBase(segment === 'data' ? state.DS : segment).add(offset)); }
+  fitsSegment() { return i32(1); }
 
   // The stack is 32 bits wide in legacy modes.
   private get stackBits() { return this.longMode ? 64 : 32; }

@@ -115,8 +115,15 @@ export interface Semantics {
   store(address: Expression, bits: Bits, value: Expression): void;
   /** Base of a segment (offset of its state, e.g. state.FS) as it applies: 0 for CS, DS, ES, SS in 64-bit mode. */
   segmentBase(segment: number): Expression;
-  /** Base, as it applies, of the segment of an implicit DS operand (XLAT): DS, or what a prefix names instead. */
+  /** Base, as it applies, of the segment of an implicit DS operand: DS, or what a prefix names instead. */
   dataSegmentBase(): Expression;
+  /**
+   * Guest-virtual address of `bytes` bytes (i32) at an offset (i64, cut to the address size) in a segment: by the offset of its state, or
+   * 'data' for DS or what a prefix names instead. Checked against the segment where it counts; may fault.
+   */
+  segmentAddress(segment: number | 'data', offset: Expression, bytes: Expression, access: 'read' | 'write'): Expression;
+  /** Whether so many bytes (i32) from an offset on can be accessed without wrapping and without faulting for the segment: an i32. */
+  fitsSegment(segment: number | 'data', offset: Expression, bytes: Expression): Expression;
 
   /** Linear address of the RAM at a guest-virtual address, -1 for MMIO: for a run of bytes within its page. Checked for the access; may fault. */
   bulk(address: Expression, access: 'read' | 'write'): Expression;
@@ -128,8 +135,8 @@ export interface Semantics {
   pop(bits: 16 | 32 | 64): Expression;
   /** What `pop` would give (zero-extended), without moving RSP; RSP moves when `dropStack` is called. */
   peek(bits: 16 | 32 | 64, offsetBytes?: number): Expression;
-  /** Guest-virtual address of SS:pointer, cut to the stack's width (64 bits in 64-bit mode, else 16 or 32 by SS.B). For ENTER, LEAVE, PUSHA. */
-  stackAddress(pointer: Expression): Expression;
+  /** Guest-virtual address of `bytes` bytes (the operand size) at SS:pointer, cut to the stack's width (64 bits in 64-bit mode, else 16 or 32 by SS.B) and checked. For ENTER, LEAVE, PUSHA. */
+  stackAddress(pointer: Expression, bytes?: number): Expression;
   /** RSP += bytes (i64, may be negative) within the stack's width. */
   dropStack(bytes: Value): void;
 

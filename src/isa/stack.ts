@@ -109,7 +109,7 @@ instruction('ENTER', 'C8 Iw Ib ; d64', { modal: true }, (x, size, nesting) => {
   });
   const moved = f.let(f.get(pushed).add(size.unsigned()));
   // The new top of the stack must be writable.
-  x.load(f.let(x.stackAddress(stackPointer.sub(moved))), 8, 'unsigned', 'modify');
+  x.load(f.let(x.stackAddress(stackPointer.sub(moved), 1)), 8, 'unsigned', 'modify');
   x.gpr(RBP, bits).write(frame);
   x.dropStack(i64(0).sub(moved));
 });

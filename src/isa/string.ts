@@ -15,8 +15,9 @@ const PAGE = 4096;
 const count = (x: Semantics): Operand => x.gpr(1, x.addressBits);
 const source = (x: Semantics): Operand => x.gpr(6, x.addressBits);
 const destination = (x: Semantics): Operand => x.gpr(7, x.addressBits);
-const sourceAddress = (x: Semantics): Expression => x.f.let(x.dataSegmentBase().add(source(x).unsigned()));
-const destinationAddress = (x: Semantics): Expression => x.f.let(x.segmentBase(state.ES).add(destination(x).unsigned()));
+const sourceAddress = (x: Semantics, bits: Bits): Expression => x.segmentAddress('data', source(x).unsigned(), i32(bits / 8), 'read');
+const destinationAddress = (x: Semantics, bits: Bits, access: 'read' | 'write'): Expression =>
+  x.segmentAddress(state.ES, destination(x).unsigned(), i32(bits / 8), access);
 
 /** Moves an index register by `bytes` (i64, signed). */
 const advance = (register: Operand, bytes: Expression): void => register.write(register.unsigned().add(bytes));
@@ -72,15 +73,16 @@ for (const [suffix, bits, offset, size, modifier] of SIZES) {
   instruction(`MOVS${suffix}`, `${opcode(0xa4, offset)} Y${size} X${size}${modifier}`, { repeat: 'rep', addressed: true, modal: true }, (x) => {
     const { f } = x;
     repeated(x, (again) => {
-      const from = sourceAddress(x);
-      const to = destinationAddress(x);
+      const from = sourceAddress(x, bits);
+      const to = destinationAddress(x, bits, 'write');
       if (x.repeat !== 'none') {
         const elements = wholeElements(x, bits, from, to);
         const length = f.let(elements.shl(shift));
         // A destination that begins inside the source repeats what was just written: not a plain copy.
         const distance = f.let(to.sub(from));
         const plain = distance.geU(length.extendU()).and(elements.nonZero());
-        f.if(plain, () => {
+        const fits = x.fitsSegment('data', source(x).unsigned(), length).and(x.fitsSegment(state.ES, destination(x).unsigned(), length));
+        f.if(plain.and(fits), () => {
           const fromRam = x.bulk(from, 'read');
           const toRam = x.bulk(to, 'write');
           f.if(fromRam.ne(MMIO).and(toRam.ne(MMIO)), () => {
@@ -106,10 +108,11 @@ for (const [suffix, bits, offset, size, modifier] of SIZES) {
     const { f } = x;
     const value = x.gpr(0, bits).unsigned();
     repeated(x, (again) => {
-      const to = destinationAddress(x);
+      const to = destinationAddress(x, bits, 'write');
       if (x.repeat !== 'none') {
         const elements = wholeElements(x, bits, to);
-        f.if(elements, () => {
+        const fits = x.fitsSegment(state.ES, destination(x).unsigned(), elements.shl(shift));
+        f.if(elements.nonZero().and(fits), () => {
           const ram = x.bulk(to, 'write');
           f.if(ram.ne(MMIO), () => {
             const length = f.let(elements.shl(shift));
@@ -143,7 +146,7 @@ for (const [suffix, bits, offset, size, modifier] of SIZES) {
 
   instruction(`LODS${suffix}`, `${opcode(0xac, offset)} X${size}${modifier}`, { repeat: 'rep', addressed: true, modal: true }, (x) => {
     repeated(x, () => {
-      x.gpr(0, bits).write(x.load(sourceAddress(x), bits, 'unsigned'));
+      x.gpr(0, bits).write(x.load(sourceAddress(x, bits), bits, 'unsigned'));
       advance(source(x), step(x, bits));
       countDown(x);
     });
@@ -178,7 +181,7 @@ for (const [suffix, bits, offset, size, modifier] of SIZES) {
   instruction(`CMPS${suffix}`, `${opcode(0xa6, offset)} X${size} Y${size}${modifier}`, { repeat: 'repe', addressed: true, modal: true }, (x) => {
     compare(
       x,
-      () => [x.load(sourceAddress(x), bits, 'signed'), x.load(destinationAddress(x), bits, 'signed')],
+      () => [x.load(sourceAddress(x, bits), bits, 'signed'), x.load(destinationAddress(x, bits, 'read'), bits, 'signed')],
       () => {
         const by = step(x, bits);
         advance(source(x), by);
@@ -190,7 +193,7 @@ for (const [suffix, bits, offset, size, modifier] of SIZES) {
   instruction(`SCAS${suffix}`, `${opcode(0xae, offset)} Y${size}${modifier}`, { repeat: 'repe', addressed: true, modal: true }, (x) => {
     compare(
       x,
-      () => [x.gpr(0, bits).signed(), x.load(destinationAddress(x), bits, 'signed')],
+      () => [x.gpr(0, bits).signed(), x.load(destinationAddress(x, bits, 'read'), bits, 'signed')],
       () => advance(destination(x), step(x, bits)),
     );
   });
@@ -204,7 +207,7 @@ for (const [suffix, bits, offset, size, modifier] of SIZES) {
   instruction(`INS${suffix}`, ports(0x6c, 'Y'), { repeat: 'rep', addressed: true, modal: true }, (x) => {
     x.helper('check_port', x.gpr(2, 16).unsigned().wrap(), i32(bytes));
     repeated(x, () => {
-      const to = destinationAddress(x);
+      const to = destinationAddress(x, bits, 'write');
       // The destination is checked before the port is read: reading may have effects.
       x.load(to, bits, 'unsigned', 'modify');
       const value = x.helper('pio_in', x.gpr(2, 16).unsigned().wrap(), i32(bytes));
@@ -217,7 +220,7 @@ for (const [suffix, bits, offset, size, modifier] of SIZES) {
   instruction(`OUTS${suffix}`, ports(0x6e, 'X'), { repeat: 'rep', addressed: true, modal: true }, (x) => {
     x.helper('check_port', x.gpr(2, 16).unsigned().wrap(), i32(bytes));
     repeated(x, () => {
-      const value = x.load(sourceAddress(x), bits, 'unsigned');
+      const value = x.load(sourceAddress(x, bits), bits, 'unsigned');
       x.helper('pio_out', x.gpr(2, 16).unsigned().wrap(), i32(bytes), value.wrap());
       advance(source(x), step(x, bits));
       countDown(x);

@@ -9,7 +9,7 @@ const SEGMENTS = ['es', 'cs', 'ss', 'ds', 'fs', 'gs', 'ldtr', 'tr'];
 
 export function stateReport(vcpu: Vcpu): string {
   const activity = Object.entries(Activity).find(([, value]) => value === vcpu.activity)?.[0];
-  const lines = [`vCPU ${vcpu.index}: ${activity}, rip ${hex(vcpu.rip)}, rflags ${hex(vcpu.rflags, 8)}, CPL ${vcpu.cpl}, ${vcpu.get32(state.CODE_MODE)}-bit code`];
+  const lines = [`vCPU ${vcpu.index}: ${activity}, rip ${hex(vcpu.rip)}, rflags ${hex(vcpu.rflags, 8)}, CPL ${vcpu.cpl}, ${vcpu.get32(state.CODE_MODE) & ~state.CODE_64 || 64}-bit code`];
   for (let row = 0; row < 16; row += 4) {
     lines.push(`  ${GENERAL.slice(row, row + 4).map((name, i) => `${name.padEnd(3)} ${hex(vcpu.register(row + i))}`).join('  ')}`);
   }
