@@ -17,6 +17,11 @@ const MAX_INSTRUCTIONS = 64;
 const MAX_OPERATIONS = 2 * MAX_INSTRUCTIONS + 3;
 const STACK_USERS = new Set(['PUSH', 'POP', 'CALL']);
 const CR_OR_DR = new Set(['C', 'D', 'i']);
+/** Operations a single instruction may need: page check, address, itself, the one that leaves. */
+const SINGLE_OPERATIONS = 4;
+const MAX_INSTRUCTION_BYTES = 15;
+/** Interrupts stay shut until the instruction after this one has run. MOV SS, which does the same, ends its block. */
+const SHADOWING = 'STI';
 
 export interface Block {
   op: number;
@@ -59,7 +64,12 @@ export class BlockCache {
     this.memory = memory;
     this.layout = layout;
     this.words = new Int32Array(memory.memory.buffer);
-    this.next = layout.operations;
+    this.next = this.firstBlock;
+  }
+
+  /** Behind the place for single instructions: a block that one of them links to must not be decoded over it. */
+  private get firstBlock(): number {
+    return this.layout.operations + SINGLE_OPERATIONS * L.OP_SIZE;
   }
 
   attach(interpreter: Interpreter): void {
@@ -95,13 +105,14 @@ export class BlockCache {
     const d = this.decoder.result;
     const pageStart = linear - ((linear - this.memory.ramBase) % PAGE);
     let position = linear;
-    const first = this.next;
+    const first = limit === 1 ? this.layout.operations : this.next;
     let op = first;
     let count = 0;
     let secondStart = 0;
     let secondBytes = 0;
     let closed = false;
     let linkOther = false;
+    let shadowing = false;
     // Where each instruction's operations begin: OP_REMAINING is filled in when the block's length is known.
     const begins: number[] = [];
     // A single instruction is checked by who asks for it.
@@ -138,13 +149,16 @@ export class BlockCache {
         this.setHandler(op, this.interpreter.microOp[status === 'too-long' ? 'too-long' : 'undefined']);
         this.setIps(op, ip, ip);
         op += L.OP_SIZE;
-        position += 1;
+        // Any of the bytes that were looked at may make an instruction of it.
+        position += MAX_INSTRUCTION_BYTES;
+        if (secondStart !== 0) secondBytes = MAX_INSTRUCTION_BYTES - available;
         closed = true;
         break;
       }
       op = this.operations(op, d, ip, mode);
       if (secondStart !== 0) secondBytes = d.length - available;
       position += d.length;
+      shadowing = d.form.instruction.mnemonic === SHADOWING;
       this.decodedInstructions++;
       if (d.form.instruction.ends === 'block') {
         closed = true;
@@ -159,8 +173,9 @@ export class BlockCache {
       // Fell through: go on in the next block.
       const ip = position - pageStart;
       this.clear(op);
-      // A single instruction leaves to the run loop, as code that has changed does.
-      this.setHandler(op, limit === 1 ? this.interpreter.microOp.stale : this.interpreter.microOp.chain);
+      // A single instruction leaves to the run loop, as code that has changed does; so does a shadow that reaches beyond the block.
+      const { shadow, stale, chain } = this.interpreter.microOp;
+      this.setHandler(op, shadowing ? shadow : limit === 1 ? stale : chain);
       this.setIps(op, ip, ip);
       this.set(op, L.OP_LINK_NEXT, linkOther || ip >= PAGE ? L.LINK_OTHER_PAGE : L.LINK_UNKNOWN);
       this.set16(op, L.OP_REMAINING, -1);
@@ -179,13 +194,13 @@ export class BlockCache {
       start: linear,
       bytes: Math.min(position, pageStart + PAGE) - linear,
       secondStart,
-      secondBytes,
+      secondBytes: secondStart < 0 ? 0 : secondBytes,
       mode: mode >> 5,
     };
     this.blocks[block.mode].set(linear, first);
     this.byOperation.set(first, block);
     this.remember(block, block.start, block.bytes);
-    if (secondBytes > 0 && secondStart >= 0) this.remember(block, secondStart, secondBytes);
+    if (block.secondBytes > 0) this.remember(block, secondStart, secondBytes);
     return first;
   }
 
@@ -343,7 +358,17 @@ export class BlockCache {
     if (!list) return;
     const overlaps = (start: number, length: number): boolean => start < linear + bytes && linear < start + length;
     const stale = list.filter((b) => overlaps(b.start, b.bytes) || (b.secondBytes > 0 && overlaps(b.secondStart, b.secondBytes)));
-    if (!stale.length) return;
+    if (stale.length) this.drop(stale, page);
+  }
+
+  /** The page behind that of a block, which reaches into it, is another one now: the block is decoded anew. `op` is its page check. */
+  secondPageChanged(op: number): void {
+    const block = this.byOperation.get(op) ?? this.byOperation.get(op - L.OP_SIZE);
+    if (block) this.drop([block], Math.floor((block.start - this.memory.ramBase) / PAGE));
+  }
+
+  /** Makes blocks stale; `page` is the one whose links to them are cut. */
+  private drop(stale: readonly Block[], page: number): void {
     const dead = new Set<number>();
     for (const block of stale) {
       this.invalidatedBlocks++;
@@ -382,7 +407,7 @@ export class BlockCache {
     this.pages.clear();
     this.byOperation.clear();
     this.words.fill(0, this.layout.codeLines >> 2, this.layout.operations >> 2);
-    this.next = this.layout.operations;
+    this.next = this.firstBlock;
     this.flushes++;
     this.onFlush();
   }

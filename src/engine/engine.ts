@@ -80,7 +80,7 @@ export class Engine implements Mmu {
         resolve_link: (base, op, link) => this.resolveLink(base, op, link),
         hot: (_base, block) => this.jit?.hot(block),
         raise: (_base, vector, code) => raise(vector, code),
-        check_page: (base, op) => (this.nextPage(this.vcpuAt(base), this.pageOfCode(this.vcpuAt(base))) === this.words[(op + L.OP_IMMEDIATE) >> 2] >>> 0 ? 1 : 0),
+        check_page: (base, op) => this.checkPage(this.vcpuAt(base), op),
         segment_fault: (base, segment, bytes, write) => this.segmentFault(base, segment, bytes, write !== 0),
       },
       createHelpers(this, environment),
@@ -93,7 +93,7 @@ export class Engine implements Mmu {
       for (const vcpu of this.vcpus) this.flushAll(vcpu.base);
     };
     memory.onWrite = (guestPhysical, bytes) => {
-      for (let done = 0; done < bytes; done += PAGE) this.written(memory.linear(guestPhysical + done), Math.min(PAGE, bytes - done));
+      for (let at = guestPhysical; at < guestPhysical + bytes; at += PAGE - (at % PAGE)) this.written(memory.linear(at), Math.min(PAGE - (at % PAGE), guestPhysical + bytes - at));
     };
     for (const vcpu of this.vcpus) {
       vcpu.mmu = this;
@@ -294,6 +294,13 @@ export class Engine implements Mmu {
     const next = page + BigInt(PAGE);
     const linear = this.translate(vcpu.base, BigInt.asIntN(64, vcpu.code64 ? next : next & 0xffff_ffffn), Access.execute | (vcpu.cpl === 3 ? Access.user : 0));
     return linear === MMIO ? MMIO : linear >>> 0;
+  }
+
+  /** 1 where an instruction across pages still goes on where it did when it was decoded; otherwise it is forgotten. */
+  private checkPage(vcpu: Vcpu, op: number): number {
+    if ((this.nextPage(vcpu, this.pageOfCode(vcpu)) | 0) === this.words[(op + L.OP_IMMEDIATE) >> 2]) return 1;
+    this.cache.secondPageChanged(op);
+    return 0;
   }
 
   private resolve(base: number): number {

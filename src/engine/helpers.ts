@@ -150,7 +150,7 @@ export function createHelpers(engine: Engine, environment: Environment): Helpers
     load_segment: (base: number, segment: number): void => {
       const vcpu = at(base);
       segments.loadDataSegment(vcpu, segment, Number(vcpu.argument(0)));
-      if (segment === segments.SS) vcpu.set32(state.INTERRUPT_SHADOW, vcpu.get32(state.EVENT_PENDING) ? 1 : 0);
+      if (segment === segments.SS) vcpu.set32(state.INTERRUPT_SHADOW, 1);
     },
     lldt: (base: number): void => segments.loadLdtr(at(base), Number(at(base).argument(0))),
     ltr: (base: number): void => segments.loadTr(at(base), Number(at(base).argument(0))),

@@ -33,7 +33,7 @@ export interface EngineImports {
 }
 
 /** Operations that no instruction decodes to: what the block builder adds. */
-export const MICRO_OPS = ['stale', 'chain', 'undefined', 'too-long', 'check-page', 'check-limit', 'address', 'address-absolute', 'address-cut', 'address-segmented', 'offset', 'offset-cut'] as const;
+export const MICRO_OPS = ['stale', 'chain', 'shadow', 'undefined', 'too-long', 'check-page', 'check-limit', 'address', 'address-absolute', 'address-cut', 'address-segmented', 'offset', 'offset-cut'] as const;
 export type MicroOp = (typeof MICRO_OPS)[number];
 
 export interface InterpreterExports {
@@ -158,6 +158,11 @@ function buildMicroOp(f: FunctionBuilder, name: MicroOp, targets: HandlerTargets
       return f.return();
     case 'chain':
       return x.goOn();
+    case 'shadow':
+      // The block ends behind STI: the instruction after it runs before anything else is looked at.
+      x.setState32(state.INTERRUPT_SHADOW, 1);
+      x.setState64(state.RIP, x.ip());
+      return f.return();
     case 'undefined':
       x.raise(6);
       return f.return();

@@ -87,6 +87,19 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
   const checksAlignment = (vcpu: Expression): Expression =>
     vcpu.load('i32.load', state.TLB_BASE).eq(vcpu.load('i32.load', state.TLB_SLOT).add(L.CHECKED_CONTEXT * L.CONTEXT_SIZE));
 
+  /** (linear, bytes): tells TypeScript where lines with code are written. The range lies in one page. */
+  const codeCheck = module.function('code_check', { parameters: ['i32', 'i32'], results: [] });
+  {
+    const f = codeCheck;
+    const [linear, bytes] = [f.parameter(0), f.parameter(1)];
+    const lines = f.let(codeLinesAt(linear).load('i64.load'));
+    f.if(lines.eqz(), () => f.return());
+    const first = f.let(linear.shrU(6).and(63).extendU());
+    const last = f.let(linear.add(bytes).sub(1).shrU(6).and(63).extendU());
+    const mask = i64(-1).shl(first).and(i64(-1).shrU(i64(63).sub(last)));
+    f.if(lines.and(mask).nonZero(), () => f.call(imports.codeWritten, linear, bytes));
+  }
+
   /**
    * (vcpu, address, access) -> linear address, MMIO (PHYSICAL says where) or FAULTED (with Access.probe). Fills the TLB for
    * data accesses.
@@ -106,6 +119,11 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     const cr0 = f.let(vcpu.load('i32.load', state.CR0));
     const cr4 = f.let(vcpu.load('i32.load', state.CR4));
     const efer = f.let(vcpu.load('i32.load', state.EFER));
+    /** Sets flags in the entry. Somebody may run a page table as code. */
+    const mark = (flags: Expression): void => {
+      f.store('i32.store', f.get(leaf), flags);
+      f.call(codeCheck, f.get(leaf), i32(4));
+    };
     const pageFault = (present: Expression | number, reserved: number): void => {
       f.if(access.and(Access.probe | Access.quiet), () => f.return(FAULTED));
       const noExecutes = efer.and(EFER_NXE).and(cr4.shl(6)).or(cr4.and(CR4_SMEP));
@@ -141,7 +159,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
               f.branch(done);
             });
           }
-          f.if(flags.and(ACCESSED).eqz(), () => f.store('i32.store', f.get(leaf), flags.or(ACCESSED)));
+          f.if(flags.and(ACCESSED).eqz(), () => mark(flags.or(ACCESSED)));
           f.set(physical, f.get(entry).and(ADDRESS_MASK));
         } else f.set(physical, f.get(entry).and(ADDRESS_MASK).or(f.get(virtual).and(0xfff)));
       }
@@ -165,7 +183,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
             largePage();
             f.branch(done);
           });
-          f.if(flags.and(ACCESSED).eqz(), () => f.store('i32.store', f.get(leaf), flags.or(ACCESSED)));
+          f.if(flags.and(ACCESSED).eqz(), () => mark(flags.or(ACCESSED)));
           f.set(physical, f.get(entry).and(0xffff_f000));
         } else f.set(physical, f.get(entry).and(0xffff_f000).or(f.get(virtual).and(0xfff)));
       }
@@ -218,7 +236,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
         f.if(execute.and(f.get(noExecute)), () => pageFault(1, 0));
         const flags = f.let(f.get(entry).wrap());
         const wanted = f.let(flags.or(ACCESSED).or(write.mul(DIRTY)));
-        f.if(flags.ne(wanted), () => f.store('i32.store', f.get(leaf), wanted));
+        f.if(flags.ne(wanted), () => mark(wanted));
         f.set(dirty, wanted.and(DIRTY));
         f.if(flags.and(GLOBAL).nonZero().and(f.get(virtual).geS(0)), () =>
           f.store('i32.store', vcpu, vcpu.load('i32.load', state.TLB_TRAITS).or(state.TRAIT_GLOBAL_USER), state.TLB_TRAITS),
@@ -273,19 +291,6 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.if(linear.eq(FAULTED).or(linear.eq(MMIO)), () => f.return(MMIO));
     f.if(write, () => f.if(codeLinesAt(linear).load('i64.load').nonZero(), () => f.return(MMIO)));
     f.return(linear);
-  }
-
-  /** (linear, bytes): tells TypeScript where lines with code are written. The range lies in one page. */
-  const codeCheck = module.function('code_check', { parameters: ['i32', 'i32'], results: [] });
-  {
-    const f = codeCheck;
-    const [linear, bytes] = [f.parameter(0), f.parameter(1)];
-    const lines = f.let(codeLinesAt(linear).load('i64.load'));
-    f.if(lines.eqz(), () => f.return());
-    const first = f.let(linear.shrU(6).and(63).extendU());
-    const last = f.let(linear.add(bytes).sub(1).shrU(6).and(63).extendU());
-    const mask = i64(-1).shl(first).and(i64(-1).shrU(i64(63).sub(last)));
-    f.if(lines.and(mask).nonZero(), () => f.call(imports.codeWritten, linear, bytes));
   }
 
   /** (to, from, bytes): copies a few bytes one by one. */
