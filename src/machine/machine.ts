@@ -58,6 +58,8 @@ export interface MachineOptions {
   apic?: 'xapic' | 'x2apic' | undefined;
   kvm?: KvmFeatureSet | undefined;
   cost?: CostProfile | undefined;
+  /** The test device for bare-metal programs (devices/test-device.ts). */
+  testDevice?: boolean | undefined;
   /** Seeds RDRAND. */
   seed?: number | undefined;
   /** What the real-time clock shows at power-on, in seconds since 1970. */
@@ -169,6 +171,7 @@ export class Machine {
       ioApic,
       vcpuCount: vcpus,
       epochSeconds,
+      testDevice: options.testDevice ?? false,
       onSerialByte: (byte) => this.serial.put(byte),
       onDebugByte: (byte) => this.debugConsole.put(byte),
       onReset: () => (this.panicked ? this.end('panic', 'the kernel panicked and reset the machine') : this.end('reboot', 'the guest reset the machine')),
@@ -604,6 +607,7 @@ function enterBootState(vcpu: Vcpu, boot: BootState): void {
   const order = ['es', 'cs', 'ss', 'ds', 'fs', 'gs', 'ldtr', 'tr'] as const;
   for (const [number, name] of order.entries()) setSegment(vcpu, number, boot.segments[name].selector, segment(boot.segments[name]));
   for (let number = 0; number < 16; number++) vcpu.setRegister(number, 0n);
+  vcpu.set64(state.RAX, BigInt(boot.registers.rax ?? 0));
   vcpu.set64(state.RBX, BigInt(boot.registers.rbx ?? 0));
   vcpu.set64(state.RSI, BigInt(boot.registers.rsi ?? 0));
   vcpu.set64(state.RSP, BigInt(boot.registers.rsp ?? 0));

@@ -15,6 +15,7 @@ import { Pit8254 } from '../devices/pit-8254.ts';
 import { PM_TIMER_BYTES, PmTimer } from '../devices/pm-timer.ts';
 import { ResetControl } from '../devices/reset-control.ts';
 import { RtcCmos } from '../devices/rtc-cmos.ts';
+import { attachTestDevice } from '../devices/test-device.ts';
 import { UART_BYTES, Uart16550 } from '../devices/uart-16550.ts';
 import { IO_APIC_SIZE, type IoApic } from '../interrupts/io-apic.ts';
 import { ELCR_PORT, ELCR_PORTS, PIC_MASTER_PORT, PIC_PORTS, PIC_SLAVE_PORT, Pic } from '../interrupts/pic.ts';
@@ -28,6 +29,7 @@ export interface PcDevicesOptions {
   ioApic: IoApic;
   vcpuCount: number;
   epochSeconds: number;
+  testDevice: boolean;
   onSerialByte(byte: number): void;
   onDebugByte(byte: number): void;
   onReset(): void;
@@ -102,6 +104,7 @@ export class PcDevices {
     ports.register(POST_CODE_PORT, 1, 'POST code', new PostCodePort());
     ports.register(SYSTEM_CONTROL_PORT_A, 1, 'port A', new SystemControlPortA(a20, options.onReset));
     ports.register(DEBUG_CONSOLE_PORT, 1, 'debug console', new DebugConsole(options.onDebugByte));
+    if (options.testDevice) attachTestDevice(ports, mmio, gsis);
     ports.register(DEBUG_EXIT_PORT, DEBUG_EXIT_BYTES, 'debug exit', new DebugExit(options.onDebugExit));
   }
 }

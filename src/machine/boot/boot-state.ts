@@ -19,7 +19,7 @@ export interface BootState {
   mode: 'long64' | 'protected32';
   rip: number;
   rflags: number;
-  registers: Partial<Record<'rbx' | 'rsi' | 'rsp', number>>;
+  registers: Partial<Record<'rax' | 'rbx' | 'rsi' | 'rsp', number>>;
   cr0: number;
   cr3: number;
   cr4: number;

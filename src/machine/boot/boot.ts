@@ -1,6 +1,6 @@
 /**
- * Prepares a machine's memory for booting a kernel, and tells in which state to enter it: by the 64-bit entry of a bzImage, or by
- * PVH, straight into the vmlinux. Both find the same E820 map, ACPI tables, initrd and command line.
+ * Prepares a machine's memory for booting a kernel, and tells in which state to enter it: by the 64 or 32-bit entry of a bzImage, by
+ * PVH, straight into the vmlinux, or by multiboot. All find the same E820 map, ACPI tables, initrd and command line.
  */
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { type AcpiDescription, buildAcpiTables } from '../acpi/acpi-tables.ts';
@@ -11,13 +11,14 @@ import type { BootState } from './boot-state.ts';
 import { type BootInputs, isBzImage, loadBzImage, parseBzImage } from './bzimage.ts';
 import { isElf, parseElf } from './elf.ts';
 import { extractVmlinux } from './kernel-payload.ts';
+import { isMultiboot, loadMultiboot } from './multiboot.ts';
 import { loadPvh } from './pvh.ts';
 
-/** `auto` enters a bzImage by its own 64-bit stub and an ELF vmlinux by PVH; `pvh` unpacks a bzImage on the host. */
-export type BootMethod = 'auto' | 'bzimage' | 'pvh';
+/** `auto` enters a bzImage by its own stub, what has a multiboot header by that, and an ELF vmlinux by PVH; `pvh` unpacks a bzImage on the host. */
+export type BootMethod = 'auto' | 'bzimage' | 'pvh' | 'multiboot';
 
 export interface BootOptions {
-  /** A bzImage or an ELF64 vmlinux with a PVH entry. */
+  /** A bzImage, an ELF64 vmlinux with a PVH entry, or a multiboot kernel. */
   kernel: Uint8Array;
   initrd?: Uint8Array | undefined;
   /** The kernel's command line. */
@@ -44,12 +45,14 @@ export function prepareBoot(memory: GuestMemory, options: BootOptions): BootStat
 }
 
 function loadKernel(memory: GuestMemory, { kernel, method }: BootOptions, inputs: BootInputs): BootState {
+  const multiboot = method === 'multiboot' || (method === 'auto' && !isBzImage(kernel) && isMultiboot(kernel));
+  if (multiboot) return loadMultiboot(memory, kernel, inputs);
   if (isElf(kernel)) {
     if (method === 'bzimage') throw new BootError('the kernel is an ELF file, which boots by --boot pvh, not --boot bzimage');
     return loadPvh(memory, parseElf(kernel), inputs);
   }
   if (!isBzImage(kernel)) {
-    throw new BootError('the kernel is neither a bzImage (no HdrS boot header) nor an ELF file');
+    throw new BootError('the kernel is neither a bzImage (no HdrS boot header) nor an ELF file, and has no multiboot header');
   }
   const image = parseBzImage(kernel);
   if (method !== 'pvh') return loadBzImage(memory, image, inputs);

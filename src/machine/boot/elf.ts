@@ -1,5 +1,5 @@
 /**
- * ELF64 executables for x86-64: their loadable segments and notes. Source: System V gABI, chapters 4 and 5.
+ * ELF executables for x86: their loadable segments and notes. Source: System V gABI, chapters 4 and 5.
  * Not read: sections, relocations, dynamic linking. Kernels need none of them.
  */
 import { BootError } from './boot-error.ts';
@@ -24,15 +24,19 @@ export interface ElfImage {
 }
 
 const ELF_MAGIC = 0x7f45_4c46; // "\x7fELF", big-endian
+const CLASS_32 = 1;
 const CLASS_64 = 2;
 const LITTLE_ENDIAN = 1;
 const ET_EXEC = 2;
 const ET_DYN = 3;
+const EM_386 = 3;
 const EM_X86_64 = 62;
 const PT_LOAD = 1;
 const PT_NOTE = 4;
-const FILE_HEADER_SIZE = 64;
-const PROGRAM_HEADER_SIZE = 56;
+const FILE_HEADER_SIZE = 52;
+/** Offsets in the file header (program headers' table, their number and size) and in a program header. */
+const LAYOUT_64 = { tableOffset: 32, entrySize: 54, count: 56, headerSize: 56, fileOffset: 8, physical: 24, fileBytes: 32, memoryBytes: 40 } as const;
+const LAYOUT_32 = { tableOffset: 28, entrySize: 42, count: 44, headerSize: 32, fileOffset: 4, physical: 12, fileBytes: 16, memoryBytes: 20 } as const;
 
 const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
@@ -40,39 +44,40 @@ export function isElf(bytes: Uint8Array): boolean {
   return bytes.length >= 4 && viewOf(bytes).getUint32(0) === ELF_MAGIC;
 }
 
-/** Reads the program headers. Throws a BootError where the file is corrupt or for another machine. */
-export function parseElf(bytes: Uint8Array): ElfImage {
+/** Reads the program headers. Throws a BootError where the file is corrupt or for another machine: 64-bit x86, or with `any` 32-bit too. */
+export function parseElf(bytes: Uint8Array, wanted: '64-bit' | 'any' = '64-bit'): ElfImage {
   if (!isElf(bytes)) throw new BootError('the kernel is not an ELF file');
   if (bytes.length < FILE_HEADER_SIZE) throw new BootError('the kernel is truncated: its ELF header is cut off');
   const view = viewOf(bytes);
   const type = view.getUint16(16, true);
-  if (bytes[4] !== CLASS_64 || bytes[5] !== LITTLE_ENDIAN || view.getUint16(18, true) !== EM_X86_64) {
+  const machine = view.getUint16(18, true);
+  const wide = bytes[4] === CLASS_64;
+  const narrow = bytes[4] === CLASS_32 && wanted === 'any' && machine === EM_386;
+  if (bytes[5] !== LITTLE_ENDIAN || !(narrow || (wide && machine === EM_X86_64))) {
     throw new BootError('the kernel is an ELF file for another machine: one for 64-bit x86 is needed');
   }
   if (type !== ET_EXEC && type !== ET_DYN) throw new BootError('the kernel is an ELF file, but not an executable');
-  const u64 = (offset: number): number => Number(view.getBigUint64(offset, true));
-  const tableOffset = u64(32);
-  const count = view.getUint16(56, true);
-  if (view.getUint16(54, true) !== PROGRAM_HEADER_SIZE)
-    throw new BootError('the kernel is corrupt: its ELF program headers are odd');
-  if (tableOffset + count * PROGRAM_HEADER_SIZE > bytes.length) {
-    throw new BootError('the kernel is truncated: its ELF program headers are cut off');
-  }
-  const image: ElfImage = { entry: u64(24), segments: [], notes: [] };
+  const layout = wide ? LAYOUT_64 : LAYOUT_32;
+  const word = (offset: number): number => (wide ? Number(view.getBigUint64(offset, true)) : view.getUint32(offset, true));
+  const tableOffset = word(layout.tableOffset);
+  const count = view.getUint16(layout.count, true);
+  if (view.getUint16(layout.entrySize, true) !== layout.headerSize) throw new BootError('the kernel is corrupt: its ELF program headers are odd');
+  if (tableOffset + count * layout.headerSize > bytes.length) throw new BootError('the kernel is truncated: its ELF program headers are cut off');
+  const image: ElfImage = { entry: word(24), segments: [], notes: [] };
   for (let index = 0; index < count; index++) {
-    const header = tableOffset + index * PROGRAM_HEADER_SIZE;
+    const header = tableOffset + index * layout.headerSize;
     const kind = view.getUint32(header, true);
     if (kind !== PT_LOAD && kind !== PT_NOTE) continue;
-    const offset = u64(header + 8);
-    const fileBytes = u64(header + 32);
-    const memoryBytes = u64(header + 40);
+    const offset = word(header + layout.fileOffset);
+    const fileBytes = word(header + layout.fileBytes);
+    const memoryBytes = word(header + layout.memoryBytes);
     if (offset + fileBytes > bytes.length)
       throw new BootError('the kernel is truncated: an ELF segment lies outside of its file');
     const data = bytes.subarray(offset, offset + fileBytes);
     if (kind === PT_NOTE) image.notes.push(...parseNotes(data));
     else if (fileBytes > memoryBytes)
       throw new BootError('the kernel is corrupt: an ELF segment is larger in the file than in memory');
-    else if (memoryBytes > 0) image.segments.push({ guestPhysical: u64(header + 24), data, memoryBytes });
+    else if (memoryBytes > 0) image.segments.push({ guestPhysical: word(header + layout.physical), data, memoryBytes });
   }
   if (image.segments.length === 0) throw new BootError('the kernel is corrupt: its ELF file has nothing to load');
   return image;
