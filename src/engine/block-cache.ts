@@ -406,6 +406,7 @@ export class BlockCache {
     for (const map of this.blocks) map.clear();
     this.pages.clear();
     this.byOperation.clear();
+    // The lines of code, and the table of blocks behind them.
     this.words.fill(0, this.layout.codeLines >> 2, this.layout.operations >> 2);
     this.next = this.firstBlock;
     this.flushes++;

@@ -306,7 +306,13 @@ export class Engine implements Mmu {
   private resolve(base: number): number {
     const vcpu = this.vcpuAt(base);
     const linear = this.fetch(vcpu, vcpu.rip);
-    return this.cache.block(linear, this.codeMode(vcpu), () => this.nextPage(vcpu, this.pageOfRip(vcpu)));
+    const mode = this.codeMode(vcpu);
+    const block = this.cache.block(linear, mode, () => this.nextPage(vcpu, this.pageOfRip(vcpu)));
+    const slot = (this.layout.blockTable + ((linear ^ (linear >>> 12)) & (L.BLOCK_ENTRIES - 1)) * L.BLOCK_ENTRY_SIZE) >> 2;
+    this.words[slot] = linear;
+    this.words[slot + 1] = mode;
+    this.words[slot + 2] = block;
+    return block;
   }
 
   private resolveLink(base: number, op: number, link: number): number {
@@ -472,7 +478,10 @@ export class Engine implements Mmu {
   private flushJumps(base: number, slot: number): void {
     for (let kind = 0; kind < L.CONTEXT_KINDS; kind++) {
       const context = L.contextBase(base, slot, kind);
-      this.memory.bytes.fill(0, context + L.JUMP_CACHE, context + L.CONTEXT_SIZE);
+      const word = (context + L.CONTEXT_GENERATION) >> 2;
+      this.words[word] += L.GENERATION_STEP;
+      // After a turn of the counter old entries could pass for new ones.
+      if (this.words[word] === 0) this.memory.bytes.fill(0, context + L.JUMP_CACHE, context + L.CONTEXT_GENERATION);
     }
   }
 
@@ -489,7 +498,7 @@ export class Engine implements Mmu {
       for (let i = first; i < first + (L.JUMP_ENTRIES * L.JUMP_ENTRY_SIZE) / 4; i += 4) {
         if (words[i + 2] === 0) continue;
         // In legacy modes the upper half is CS's base.
-        const target = words[i + 3] === state.CODE_64 ? (words[i] >>> 12) | (words[i + 1] << 20) : (words[i] + words[i + 1]) >>> 12;
+        const target = (words[i + 3] & 0xff) === state.CODE_64 ? (words[i] >>> 12) | (words[i + 1] << 20) : (words[i] + words[i + 1]) >>> 12;
         if (target === pageLow) words[i + 2] = 0;
       }
     }

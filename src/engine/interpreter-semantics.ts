@@ -51,7 +51,7 @@ export interface Variant {
 }
 
 /** Entries after which a block is worth compiling. */
-export const HOT = 200;
+export const HOT = 8000;
 
 /** Access of an operand: read, written, or read and written. */
 type Access = 'r' | 'w' | 'm';

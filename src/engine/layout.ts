@@ -58,11 +58,17 @@ export const TLB_ADDEND = 16;
 const TLB_BYTES = TLB_ENTRIES * TLB_ENTRY_SIZE;
 /** A tag that no page-aligned address equals. */
 export const TLB_INVALID = -1;
-/** Guest RIP and what makes it unique (i64, see CODE_KEY), the block's first operation (i32, 0 is none), its mode (i32). */
+/**
+ * Guest RIP and what makes it unique (i64, see CODE_KEY), the block's first operation (i32, 0 is none), its mode and the
+ * generation of the context it was entered in (i32): a new generation empties the cache.
+ */
 export const JUMP_CACHE = TLB_BYTES;
 export const JUMP_ENTRIES = 2048;
 export const JUMP_ENTRY_SIZE = 16;
-export const CONTEXT_SIZE = JUMP_CACHE + JUMP_ENTRIES * JUMP_ENTRY_SIZE;
+/** The generation, an i32 with its low 8 bits (where the mode goes) clear. */
+export const CONTEXT_GENERATION = JUMP_CACHE + JUMP_ENTRIES * JUMP_ENTRY_SIZE;
+export const GENERATION_STEP = 256;
+export const CONTEXT_SIZE = CONTEXT_GENERATION + 64;
 export const CONTEXT_KINDS = 4;
 export const CHECKED_CONTEXT = 3;
 /** Address spaces (CR3 with PCID) whose translations are kept side by side. */
@@ -74,11 +80,16 @@ const ARENA_START = 4096;
 /** A helper's scratch memory, below the arena. */
 export const SCRATCH = 1024;
 
+/** Blocks by the linear address of their first byte, for what the jump caches miss: address, mode, first operation; i32 each. */
+export const BLOCK_ENTRIES = 1 << 15;
+export const BLOCK_ENTRY_SIZE = 16;
+
 export interface Layout {
   vcpuCount: number;
   vcpuBytes: number;
   /** 8 bytes for each page of RAM: a bit for each 64 bytes that code was decoded from. */
   codeLines: number;
+  blockTable: number;
   /** Where decoded operations go, in chunks. */
   operations: number;
   operationBytes: number;
@@ -89,8 +100,9 @@ export interface Layout {
 /** The arena for `vcpuCount` vCPUs and `ramBytes` of RAM. */
 export function layOut(vcpuCount: number, ramBytes: number, operationBytes = 96 << 20): Layout {
   const codeLines = ARENA_START + vcpuCount * VCPU_BYTES;
-  const operations = codeLines + (ramBytes / 4096) * 8;
-  return { vcpuCount, vcpuBytes: VCPU_BYTES, codeLines, operations, operationBytes, arenaBytes: operations + operationBytes };
+  const blockTable = codeLines + (ramBytes / 4096) * 8;
+  const operations = blockTable + BLOCK_ENTRIES * BLOCK_ENTRY_SIZE;
+  return { vcpuCount, vcpuBytes: VCPU_BYTES, codeLines, blockTable, operations, operationBytes, arenaBytes: operations + operationBytes };
 }
 
 /** Linear address of vCPU `index`'s state. */

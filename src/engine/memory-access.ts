@@ -387,25 +387,37 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     const f = lookup;
     const [vcpu, rip] = [f.parameter(0), f.parameter(1)];
     const hash = rip.wrap().xor(rip.shrU(12).wrap()).and(L.JUMP_ENTRIES - 1);
-    const entry = f.let(vcpu.load('i32.load', state.TLB_BASE).add(hash.mul(L.JUMP_ENTRY_SIZE)));
+    const context = f.let(vcpu.load('i32.load', state.TLB_BASE));
+    const entry = f.let(context.add(hash.mul(L.JUMP_ENTRY_SIZE)));
     const block = f.let(entry.load('i32.load', L.JUMP_CACHE + 8));
     const live = block.nonZero().and(block.load('i32.load16_u', L.OP_HANDLER).ne(imports.staleHandler));
     const key = f.let(rip.or(vcpu.load('i64.load', state.CODE_KEY)));
-    const mode = f.let(vcpu.load('i32.load', state.CODE_MODE));
+    const codeMode = f.let(vcpu.load('i32.load', state.CODE_MODE));
+    const mode = f.let(codeMode.or(context.load('i32.load', L.CONTEXT_GENERATION)));
     const same = entry.load('i64.load', L.JUMP_CACHE).eq(key).and(entry.load('i32.load', L.JUMP_CACHE + 12).eq(mode));
     f.if(same.and(live), () => {
       f.store('i64.store', vcpu, rip.sub(block.load('i64.load16_u', L.OP_IP)), state.CODE_BASE);
       f.return(block);
     });
-    f.store('i64.store', vcpu, rip, state.RIP);
-    f.store('i32.store', vcpu, 0, state.CURRENT_OP);
-    const found = f.call(imports.resolve, vcpu);
-    f.if(found, () => {
+    const remember = (found: Expression): void => {
       f.store('i64.store', entry, key, L.JUMP_CACHE);
       f.store('i32.store', entry, found, L.JUMP_CACHE + 8);
       f.store('i32.store', entry, mode, L.JUMP_CACHE + 12);
       f.store('i64.store', vcpu, rip.sub(found.load('i64.load16_u', L.OP_IP)), state.CODE_BASE);
+      f.return(found);
+    };
+    // Code that is known by its place in RAM: another address space's, or what a flush made the cache forget.
+    f.if(codeMode.eq(state.CODE_64), () => {
+      const linear = f.call(fill, vcpu, rip, userBit(vcpu).or(Access.execute | Access.quiet));
+      const slot = f.let(linear.xor(linear.shrU(12)).and(L.BLOCK_ENTRIES - 1).mul(L.BLOCK_ENTRY_SIZE).add(layout.blockTable));
+      const known = f.let(slot.load('i32.load', 8));
+      const fits = slot.load('i32.load').eq(linear).and(slot.load('i32.load', 4).eq(codeMode)).and(known.nonZero());
+      f.if(fits, () => f.if(known.load('i32.load16_u', L.OP_HANDLER).ne(imports.staleHandler), () => remember(known)));
     });
+    f.store('i64.store', vcpu, rip, state.RIP);
+    f.store('i32.store', vcpu, 0, state.CURRENT_OP);
+    const found = f.call(imports.resolve, vcpu);
+    f.if(found, () => remember(found));
     f.return(found);
   }
 

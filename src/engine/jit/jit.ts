@@ -25,7 +25,7 @@ const BATCH = 8;
 const MAX_NODES = 48;
 const MAX_INSTRUCTIONS = 400;
 /** A block worth having in another's region was entered at least so often. */
-const WARM = 16;
+const WARM = 500;
 
 interface Region {
   entry: number;
