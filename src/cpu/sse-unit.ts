@@ -11,7 +11,7 @@ const DENORMAL = 1 << 1;
 const ZERO_DIVIDE = 1 << 2;
 const OVERFLOW = 1 << 3;
 const UNDERFLOW = 1 << 4;
-const PRECISION = 1 << 5;
+export const PRECISION = 1 << 5;
 /** Found before an operation is performed; those found after it are not told where one of these is unmasked. */
 const BEFORE = INVALID | DENORMAL | ZERO_DIVIDE;
 const ALL_EXCEPTIONS = 0x3f;
@@ -21,7 +21,7 @@ export const DAZ = 1 << 6;
 export const FTZ = 1 << 15;
 export const ROUNDING_SHIFT = 13;
 export const ROUNDING = 3 << ROUNDING_SHIFT;
-const MASK_SHIFT = 7;
+export const MASK_SHIFT = 7;
 export const MASKS = ALL_EXCEPTIONS << MASK_SHIFT;
 
 const [NEAREST, DOWN, UP, TOWARDS_ZERO] = [0, 1, 2, 3];

@@ -1,18 +1,17 @@
 /**
  * Floating-point arithmetic of SSE, SSE2 and SSE3: sums to square roots, comparisons, logic, shuffles. SDM 2A and 2B.
  *
- * NaN results are x86's on every host: WebAssembly leaves their bits open (V8 swaps operands of commutative
- * instructions, ARM prefers signalling ones), so a result that is a NaN is made again by the rule (SDM 1 table 4-7);
- * other results cost one comparison for it.
- * What MXCSR may want besides, other rounding, denormals as zeros, flushing to zero, exceptions unmasked, sends an
- * instruction to TypeScript (cpu/sse-unit.ts), which then keeps MXCSR's exception flags too.
- * Simplified: otherwise the flags stay as they are. RCP and RSQRT give the correctly rounded result, within the
- * 1.5 × 2^-12 that the manual allows; processors differ in theirs.
+ * MXCSR's part is exact: rounding modes, denormals as zeros, flushing to zero, all exception flags, unmasked exceptions. WebAssembly
+ * computes to nearest and tells nothing of exceptions, so its result stands where that certainly is all there is: numbers neither
+ * denormal, infinite nor NaN, and a result that is exact or whose inexactness MXCSR has noted before, as it soon has in any program.
+ * What is doubtful is done again in TypeScript (cpu/sse-unit.ts). That makes NaNs x86's on every host, too (SDM 1 table 4-7).
+ * Simplified: RCP and RSQRT, which raise nothing, give the correctly rounded result, within the 1.5 × 2^-12 that the manual allows;
+ * processors differ in theirs.
  */
 
-import { DAZ, FTZ, MASKS, ROUNDING, type SseOperation, sseOperation } from '../cpu/sse-unit.ts';
+import { MASK_SHIFT, PRECISION, ROUNDING, type SseOperation, sseOperation } from '../cpu/sse-unit.ts';
 import { MXCSR } from '../cpu/state.ts';
-import { apply, type Expression, i32, select } from '../wasm/expression.ts';
+import { apply, type Expression, i32, i64, select } from '../wasm/expression.ts';
 import { instruction } from './instruction.ts';
 import type { Operand, Semantics } from './semantics.ts';
 import {
@@ -29,7 +28,9 @@ import {
   low64,
   merge,
   pick,
+  splat,
   swizzle,
+  ZERO,
 } from './vector.ts';
 
 /** Single or double precision. */
@@ -43,6 +44,13 @@ export interface Format {
   quiet: Expression;
   /** The NaN of invalid operations. */
   indefinite: Expression;
+  /** The least normal number, and infinity. */
+  least: Expression;
+  infinity: Expression;
+  /** Bits of a fraction that are 0 in numbers whose product is exact. */
+  shortMask: Expression;
+  /** Bits of the fraction. */
+  fraction: number;
 }
 
 export const SINGLE: Format = {
@@ -53,6 +61,10 @@ export const SINGLE: Format = {
   sign: lanesOf(32, [0x8000_0000]),
   quiet: lanesOf(32, [0x0040_0000]),
   indefinite: lanesOf(32, [0xffc0_0000]),
+  least: lanesOf(32, [0x0080_0000]),
+  infinity: lanesOf(32, [0x7f80_0000]),
+  shortMask: lanesOf(32, [0xfff]),
+  fraction: 23,
 };
 export const DOUBLE: Format = {
   bits: 64,
@@ -62,6 +74,10 @@ export const DOUBLE: Format = {
   sign: lanesOf(64, [1n << 63n]),
   quiet: lanesOf(64, [1n << 51n]),
   indefinite: lanesOf(64, [0xfff8n << 48n]),
+  least: lanesOf(64, [1n << 52n]),
+  infinity: lanesOf(64, [0x7ff0n << 48n]),
+  shortMask: lanesOf(64, [0x7ff_ffffn]),
+  fraction: 52,
 };
 
 /** The four encodings of an arithmetic instruction: suffix, mandatory prefix, operand size, precision. */
@@ -96,66 +112,151 @@ export function withNans(x: Semantics, format: Format, a: Expression, b: Express
   return f.let(f.get(fixed));
 }
 
-/** The same for scalars. */
-export function withNan(x: Semantics, format: Format, a: Expression, b: Expression, result: Expression): Expression {
-  const { f } = x;
-  const fixed = f.local(format.type);
-  f.set(fixed, result);
-  f.if(f.get(fixed).ne(f.get(fixed)), () => {
-    const [va, vb, vr] = [a, b, f.get(fixed)].map((value) => f.let(splatFloat(format, value)));
-    f.set(fixed, nanRule(format, va, vb, vr).lane(`${format.shape}.extract_lane`, 0));
-  });
-  return f.get(fixed);
-}
+// --- MXCSR ---------------------------------------------------------------------------------------------
 
-/** `a operation b` on vectors. */
-export const arithmetic = (x: Semantics, format: Format, operation: string, a: Expression, b: Expression): Expression =>
-  withNans(x, format, a, b, apply(`${format.shape}.${operation}`, a, b));
+const PRECISION_MASK = PRECISION << MASK_SHIFT;
 
-/** What of MXCSR can change an instruction's result, besides unmasked exceptions. */
-export const Concern = { nothing: 0, operands: DAZ, rounding: ROUNDING, all: DAZ | FTZ | ROUNDING } as const;
+/** MXCSR does not say yet that a result was inexact, or wants to hear of every one. */
+export const wantsPrecision = (x: Semantics): Expression =>
+  x.f.let(x.state32(MXCSR).and(PRECISION_MASK | PRECISION).ne(PRECISION_MASK | PRECISION));
+/** The same, or results are rounded otherwise than to nearest. */
+export const wantsRounding = (x: Semantics): Expression =>
+  x.f.let(x.state32(MXCSR).and(ROUNDING | PRECISION_MASK | PRECISION).ne(PRECISION_MASK | PRECISION));
 
 /** The operation in TypeScript on vectors or scalars, which may raise #XM; gives its result as a vector. */
 export function exactly(x: Semantics, operation: number, a: Expression, b: Expression, detail: Expression = i32(0)): Expression {
-  const vector = (v: Expression): Expression => (v.type === 'v128' ? v : splat(v.type === 'f32' ? SINGLE : DOUBLE, v));
-  const splat = ({ shape }: Format, v: Expression): Expression => apply(`${shape}.splat`, v);
+  const vector = (v: Expression): Expression => (v.type === 'v128' ? v : splatFloat(v.type === 'f32' ? SINGLE : DOUBLE, v));
   const [first, second] = [vector(a), vector(b)];
   for (const [i, half] of [low64(first), high64(first), low64(second), high64(second)].entries()) x.setArgument(i, half);
   x.helper('sse', i32(operation), detail);
   return halves(x.argument(0), x.argument(1));
 }
 
-/** `usual`, a vector or scalar, where MXCSR is as after reset in what concerns the operation; else what `exactly` gives. */
+/** Something (an i32) that makes a result doubtful. */
+export type Doubt = (result: Expression) => Expression;
+
+/** `usual`, a vector or scalar, unless all doubts hold, each of which is looked at only if those before it do; then what `exactly` gives. */
 export function controlled(
   x: Semantics,
-  concern: number,
   [name, { bits }, lanes]: [name: SseOperation, format: Format, lanes: number],
   [a, b]: [Expression, Expression],
-  type: 'v128' | 'f32' | 'f64',
-  usual: () => Expression,
+  usual: Expression,
+  doubts: Doubt[],
   detail: Expression = i32(0),
 ): Expression {
   const { f } = x;
-  const result = f.local(type);
-  f.if(
-    isUsual(x, concern),
-    () => f.set(result, usual()),
-    () => {
-      const full = exactly(x, sseOperation(name, bits, lanes), a, b, detail);
-      f.set(result, type === 'v128' ? full : full.lane(`${type === 'f32' ? 'f32x4' : 'f64x2'}.extract_lane`, 0));
-    },
-  );
+  const result = f.local(usual.type);
+  f.set(result, usual);
+  const resolve = (i: number): void => {
+    if (i < doubts.length) return f.if(doubts[i](f.get(result)), () => resolve(i + 1));
+    const full = exactly(x, sseOperation(name, bits, lanes), a, b, detail);
+    f.set(result, usual.type === 'v128' ? full : full.lane(`${usual.type === 'f32' ? 'f32x4' : 'f64x2'}.extract_lane`, 0));
+  };
+  resolve(0);
   return f.let(f.get(result));
 }
 
-/** Whether MXCSR is as after reset in what concerns an operation. */
-export const isUsual = (x: Semantics, concern: number): Expression => x.state32(MXCSR).and(MASKS | concern).eq(MASKS);
+const magnitude = ({ shape }: Format, v: Expression): Expression => apply(`${shape}.abs`, v);
+const compareLanes = ({ shape }: Format, comparison: string, a: Expression, b: Expression): Expression =>
+  apply(`${shape}.${comparison}`, a, b);
+/** Lanes that hold denormal numbers. */
+const denormalLanes = (format: Format, v: Expression): Expression =>
+  compareLanes(format, 'lt', magnitude(format, v), format.least).and(compareLanes(format, 'ne', v, ZERO));
+/** Lanes that are denormal or NaNs, as an i32: what comparing and widening may raise something for. */
+export const isPeculiar = (format: Format, v: Expression): Expression =>
+  apply('v128.any_true', denormalLanes(format, v).or(isNan(format, v)));
+
+const bitsOf = ({ bits, type }: Format, v: Expression): Expression => apply(`i${bits}.reinterpret_${type}`, v);
+const integerOf = ({ bits }: Format, value: bigint): Expression => (bits === 64 ? i64(value) : i32(Number(value)));
+/** Whether a scalar is denormal. */
+export const isDenormal = (format: Format, v: Expression): Expression => {
+  const below = (2n << BigInt(format.fraction)) - 1n;
+  return bitsOf(format, v).shl(1).sub(integerOf(format, 1n)).ltU(integerOf(format, below));
+};
+
+/**
+ * Some operand or the result is no normal number, or what is inexact matters: the first look at the result of arithmetic. The least
+ * normal number counts as none, for it may have come of rounding what was tiny.
+ */
+function isUncommon(x: Semantics, format: Format, operands: readonly Expression[]): Doubt {
+  return (result) => {
+    const { f } = x;
+    if (result.type === 'v128') {
+      const size = f.let(magnitude(format, result));
+      const smallest = operands.reduce((least, v) => apply(`${format.shape}.pmin`, least, magnitude(format, v)), size);
+      const normal = compareLanes(format, 'ge', smallest, format.least)
+        .and(compareLanes(format, 'gt', size, format.least))
+        .and(compareLanes(format, 'lt', size, format.infinity));
+      return apply(`${format.integers}.all_true`, normal).eqz().or(wantsRounding(x));
+    }
+    // Each difference is negative where what it stands for is so.
+    const least = 1n << BigInt(format.fraction);
+    const infinity = (1n << BigInt(format.bits - 1)) - least;
+    const size = f.let(bitsOf(format, result).and(integerOf(format, (1n << BigInt(format.bits - 1)) - 1n)));
+    const tooSmall = size.sub(integerOf(format, least + 1n));
+    const tooLarge = integerOf(format, infinity - 1n).sub(size);
+    const notNormal = operands.map((v) => bitsOf(format, v).and(integerOf(format, infinity)).sub(integerOf(format, 1n)));
+    return [tooSmall, tooLarge, ...notNormal].reduce((all, one) => all.or(one)).ltS(integerOf(format, 0n)).or(wantsRounding(x));
+  };
+}
+
+type Arithmetic = 'add' | 'sub' | 'mul' | 'div' | 'sqrt' | 'addSubtract';
+
+/** Lanes of a result, zero or normal, that are certainly exact. The error of a sum is a number, and is found by Knuth's method. */
+function exactLanes(x: Semantics, format: Format, operation: Arithmetic, a: Expression, b: Expression, r: Expression): Expression {
+  const { f } = x;
+  const { shape, integers, shortMask } = format;
+  const op = (name: string, p: Expression, q: Expression): Expression => f.let(apply(`${shape}.${name}`, p, q));
+  const short = (v: Expression): Expression => apply(`${integers}.eq`, v.and(shortMask), ZERO);
+  const isZero = (v: Expression): Expression => compareLanes(format, 'eq', v, ZERO);
+  switch (operation) {
+    case 'add':
+    case 'sub': {
+      const addend = operation === 'add' ? b : f.let(apply(`${shape}.neg`, b));
+      const second = op('sub', r, a);
+      const error = op('add', op('sub', a, op('sub', r, second)), op('sub', addend, second));
+      // The sign of a zero depends on the rounding mode.
+      const toNearest = x.state32(MXCSR).and(ROUNDING).eqz();
+      return isZero(error).and(isZero(r).not().or(apply('i32x4.splat', i32(0).sub(toNearest))));
+    }
+    case 'mul':
+      return short(a.or(b)).or(isZero(r));
+    case 'div':
+      return short(r.or(b)).and(compareLanes(format, 'eq', op('mul', r, b), a)).or(isZero(a));
+    case 'sqrt':
+      return short(r).and(compareLanes(format, 'eq', op('mul', r, r), a));
+    case 'addSubtract':
+      return ZERO;
+  }
+}
+
+/** The second look: zeros are no reason for doubt where they come of zeros, nor is a result that is exact. */
+function isDoubtful(x: Semantics, format: Format, operation: Arithmetic, a: Expression, b: Expression): Doubt {
+  return (result) => {
+    const { f } = x;
+    const vector = (v: Expression): Expression => f.let(v.type === 'v128' ? v : splatFloat(format, v));
+    const [va, vb, r] = [vector(a), vector(b), vector(result)];
+    const isNonzero = (v: Expression): Expression => compareLanes(format, 'ne', v, ZERO);
+    const size = f.let(magnitude(format, r));
+    const tiny = compareLanes(format, 'le', size, format.least);
+    // A sum or a root of normal numbers and zeros is zero where it is exactly that.
+    const fromNonzero = operation === 'mul' ? isNonzero(va).and(isNonzero(vb)) : operation === 'div' ? isNonzero(va) : isNonzero(r);
+    const finite = compareLanes(format, 'lt', size, format.infinity);
+    const bad = denormalLanes(format, va).or(denormalLanes(format, vb)).or(tiny.and(fromNonzero)).or(finite.not());
+    const exact = apply(`${format.integers}.all_true`, exactLanes(x, format, operation, va, vb, r));
+    return apply('v128.any_true', bad).or(wantsRounding(x).and(exact.eqz()));
+  };
+}
+
+/** Doubts about the result of arithmetic on `a` and `b`. */
+const doubtsOf = (x: Semantics, format: Format, operation: Arithmetic, a: Expression, b: Expression): Doubt[] => [
+  isUncommon(x, format, a === b ? [a] : [a, b]),
+  isDoubtful(x, format, operation, a, b),
+];
 
 /** `a operation b` on vectors as MXCSR wants it. */
-const packed = (x: Semantics, format: Format, operation: SseOperation, a: Expression, b: Expression): Expression =>
-  controlled(x, Concern.all, [operation, format, 128 / format.bits], [a, b], 'v128', () =>
-    arithmetic(x, format, operation, a, b),
-  );
+export const arithmetic = (x: Semantics, format: Format, operation: 'add' | 'sub' | 'mul' | 'div', a: Expression, b: Expression): Expression =>
+  controlled(x, [operation, format, 128 / format.bits], [a, b], apply(`${format.shape}.${operation}`, a, b), doubtsOf(x, format, operation, a, b));
 
 // --- ADD, SUB, MUL, DIV, SQRT -------------------------------------------------------------------------
 
@@ -173,7 +274,7 @@ for (const [name, operation, opcode] of [
       (x, destination, source) => {
         x.requireSse();
         const b = source.vector();
-        destination.writeVector(packed(x, format, operation, destination.vector(), b));
+        destination.writeVector(arithmetic(x, format, operation, destination.vector(), b));
       },
     );
   }
@@ -186,8 +287,8 @@ for (const [name, operation, opcode] of [
         x.requireSse();
         const b = x.f.let(scalar(source, format));
         const a = x.f.let(scalar(destination, format));
-        const usual = (): Expression => withNan(x, format, a, b, a.op(operation, b));
-        destination.writeLow(controlled(x, Concern.all, [operation, format, 1], [a, b], format.type, usual), format.bits);
+        const doubts = doubtsOf(x, format, operation, a, b);
+        destination.writeLow(controlled(x, [operation, format, 1], [a, b], a.op(operation, b), doubts), format.bits);
       },
     );
   }
@@ -197,18 +298,20 @@ for (const [suffix, prefix, size, format] of PACKED) {
   instruction(`SQRT${suffix}`, `${prefix} 0F 51 V${size} W${size}`, { access: 'wr' }, (x, destination, source) => {
     x.requireSse();
     const v = source.vector();
-    const usual = (): Expression => withNans(x, format, v, v, apply(`${format.shape}.sqrt`, v));
-    destination.writeVector(controlled(x, Concern.all, ['sqrt', format, 128 / format.bits], [v, v], 'v128', usual));
+    const root = apply(`${format.shape}.sqrt`, v);
+    destination.writeVector(controlled(x, ['sqrt', format, 128 / format.bits], [v, v], root, doubtsOf(x, format, 'sqrt', v, v)));
   });
 }
 for (const [suffix, prefix, size, format] of SCALAR) {
   instruction(`SQRT${suffix}`, `${prefix} 0F 51 V${size} W${size}`, { access: 'wr', hot: true }, (x, destination, source) => {
     x.requireSse();
     const v = x.f.let(scalar(source, format));
-    const usual = (): Expression => withNan(x, format, v, v, v.op('sqrt'));
-    destination.writeLow(controlled(x, Concern.all, ['sqrt', format, 1], [v, v], format.type, usual), format.bits);
+    destination.writeLow(controlled(x, ['sqrt', format, 1], [v, v], v.op('sqrt'), doubtsOf(x, format, 'sqrt', v, v)), format.bits);
   });
 }
+
+/** Whether one of two scalars is a NaN. */
+const isUnordered = (a: Expression, b: Expression): Expression => a.ne(a).or(b.ne(b));
 
 // --- MIN and MAX: the second operand where either is a NaN or both are zero -------------------------------
 
@@ -222,8 +325,9 @@ for (const [name, opcode, operation] of [
       const b = source.vector();
       const a = destination.vector();
       // pmin(b, a) is a < b ? a : b.
-      const usual = (): Expression => apply(`${format.shape}.p${operation}`, b, a);
-      destination.writeVector(controlled(x, Concern.operands, [operation, format, 128 / format.bits], [a, b], 'v128', usual));
+      const usual = apply(`${format.shape}.p${operation}`, b, a);
+      const peculiar = (): Expression => isPeculiar(format, a).or(isPeculiar(format, b));
+      destination.writeVector(controlled(x, [operation, format, 128 / format.bits], [a, b], usual, [peculiar]));
     });
   }
   for (const [suffix, prefix, size, format] of SCALAR) {
@@ -235,8 +339,9 @@ for (const [name, opcode, operation] of [
         x.requireSse();
         const b = x.f.let(scalar(source, format));
         const a = x.f.let(scalar(destination, format));
-        const usual = (): Expression => select(a.op(name === 'MIN' ? 'lt' : 'gt', b), a, b);
-        destination.writeLow(controlled(x, Concern.operands, [operation, format, 1], [a, b], format.type, usual), format.bits);
+        const usual = select(a.op(name === 'MIN' ? 'lt' : 'gt', b), a, b);
+        const peculiar = (): Expression => isUnordered(a, b).or(isDenormal(format, a)).or(isDenormal(format, b));
+        destination.writeLow(controlled(x, [operation, format, 1], [a, b], usual, [peculiar]), format.bits);
       },
     );
   }
@@ -282,9 +387,9 @@ for (const [suffix, prefix, format, odd] of [
     x.requireSse();
     const b = source.vector();
     const a = destination.vector();
-    const usual = (): Expression =>
-      withNans(x, format, a, b, gather(apply(`${format.shape}.sub`, a, b), apply(`${format.shape}.add`, a, b), format.bits, odd));
-    destination.writeVector(controlled(x, Concern.all, ['addSubtract', format, 128 / format.bits], [a, b], 'v128', usual));
+    const usual = gather(apply(`${format.shape}.sub`, a, b), apply(`${format.shape}.add`, a, b), format.bits, odd);
+    const doubts = doubtsOf(x, format, 'addSubtract', a, b);
+    destination.writeVector(controlled(x, ['addSubtract', format, 128 / format.bits], [a, b], usual, doubts));
   });
   for (const [name, opcode, operation] of [
     ['HADD', '7C', 'add'],
@@ -295,7 +400,7 @@ for (const [suffix, prefix, format, odd] of [
       const b = source.vector();
       const a = destination.vector();
       const [first, second] = ([0, 1] as const).map((i) => x.f.let(everySecond(a, b, format.bits, i)));
-      destination.writeVector(packed(x, format, operation, first, second));
+      destination.writeVector(arithmetic(x, format, operation, first, second));
     });
   }
 }
@@ -306,18 +411,14 @@ for (const [suffix, prefix, format, odd] of [
 function comparison(x: Semantics, operation: SseOperation, format: Format, a: Expression, b: Expression): Expression[] {
   const { f } = x;
   const [atLeast, atMost] = [f.local('i32'), f.local('i32')];
-  f.if(
-    isUsual(x, Concern.operands),
-    () => {
-      f.set(atLeast, a.op('ge', b));
-      f.set(atMost, a.op('le', b));
-    },
-    () => {
-      const relation = f.let(low64(exactly(x, sseOperation(operation, format.bits, 1), a, b)).wrap());
-      f.set(atLeast, relation.and(1));
-      f.set(atMost, relation.shrU(1));
-    },
-  );
+  f.set(atLeast, a.op('ge', b));
+  f.set(atMost, a.op('le', b));
+  const unordered = f.get(atLeast).or(f.get(atMost)).eqz();
+  f.if(unordered.or(isDenormal(format, a)).or(isDenormal(format, b)), () => {
+    const relation = f.let(low64(exactly(x, sseOperation(operation, format.bits, 1), a, b)).wrap());
+    f.set(atLeast, relation.and(1));
+    f.set(atMost, relation.shrU(1));
+  });
   return [f.let(f.get(atLeast)), f.let(f.get(atMost))];
 }
 
@@ -328,14 +429,12 @@ for (const [suffix, prefix, size, format] of PACKED) {
     const b = source.vector();
     const a = destination.vector();
     const predicate = byteOf(x, immediate);
-    const usual = (): Expression => {
-      const compare = (name: string): Expression => apply(`${format.shape}.${name}`, a, b);
-      const holds = pick(x, predicate.and(3), compare('eq'), compare('lt'), compare('le'), isNan(format, a).or(isNan(format, b)));
-      return holds.xor(apply('i32x4.splat', i32(0).sub(predicate.shrU(2).and(1))));
-    };
-    destination.writeVector(
-      controlled(x, Concern.operands, ['compare', format, 128 / format.bits], [a, b], 'v128', usual, predicate.and(7)),
-    );
+    const compare = (name: string): Expression => apply(`${format.shape}.${name}`, a, b);
+    // Where something is unordered, TypeScript is asked.
+    const holds = pick(x, predicate.and(3), compare('eq'), compare('lt'), compare('le'), ZERO);
+    const usual = holds.xor(apply('i32x4.splat', i32(0).sub(predicate.shrU(2).and(1))));
+    const peculiar = (): Expression => isPeculiar(format, a).or(isPeculiar(format, b));
+    destination.writeVector(controlled(x, ['compare', format, 128 / format.bits], [a, b], usual, [peculiar], predicate.and(7)));
   });
 }
 for (const [suffix, prefix, size, format] of SCALAR) {
@@ -344,11 +443,10 @@ for (const [suffix, prefix, size, format] of SCALAR) {
     const b = x.f.let(scalar(source, format));
     const a = x.f.let(scalar(destination, format));
     const predicate = byteOf(x, immediate);
-    const usual = (): Expression => {
-      const holds = pick(x, predicate.and(3), a.op('eq', b), a.op('lt', b), a.op('le', b), a.op('ne', a).or(b.op('ne', b)));
-      return apply('i64x2.splat', i32(0).sub(holds.xor(predicate.shrU(2).and(1))).extendS());
-    };
-    const mask = controlled(x, Concern.operands, ['compare', format, 1], [a, b], 'v128', usual, predicate.and(7));
+    const holds = pick(x, predicate.and(3), a.op('eq', b), a.op('lt', b), a.op('le', b), i32(0));
+    const usual = splat(64, i32(0).sub(holds.xor(predicate.shrU(2).and(1))).extendS());
+    const peculiar = (): Expression => isUnordered(a, b).or(isDenormal(format, a)).or(isDenormal(format, b));
+    const mask = controlled(x, ['compare', format, 1], [a, b], usual, [peculiar], predicate.and(7));
     destination.writeLow(low64(mask), format.bits);
   });
   // UCOMI differs from COMI only in when it signals an invalid operation.

@@ -9,14 +9,15 @@ import { instruction } from './instruction.ts';
 import type { Semantics } from './semantics.ts';
 import {
   arithmetic,
-  Concern,
   controlled,
   DOUBLE,
   type Format,
+  isDenormal,
+  isPeculiar,
   scalar,
   SINGLE,
-  withNan,
-  withNans,
+  wantsPrecision,
+  wantsRounding,
 } from './sse-float.ts';
 import { evenProducts, extractLane, insertLane, laneNumber, packed, plain } from './sse-integer.ts';
 import {
@@ -214,9 +215,12 @@ for (const [mnemonic, opcode, bits] of [
 
 // --- Floating point -----------------------------------------------------------------------------------
 
-/** Rounding modes in the order of the immediate; bit 2 asks for MXCSR's, which is to nearest on the usual way. */
+/** Rounding modes in the order of the immediate; bit 2 asks for MXCSR's instead, bit 3 for no notice of inexact results. */
 const ROUNDINGS = ['nearest', 'floor', 'ceil', 'trunc'] as const;
 const roundingMode = (x: Semantics, control: Expression): Expression => x.f.let(select(control.and(4), i32(0), control.and(3)));
+/** What is not an integer yet is a reason for doubt. */
+const inexactMatters = (x: Semantics, control: Expression): Expression =>
+  select(control.and(4), wantsRounding(x), control.and(8).eqz().and(wantsPrecision(x)));
 for (const [suffix, packedOpcode, scalarOpcode, size, format] of [
   ['S', '08', '0A', 'ss', SINGLE],
   ['D', '09', '0B', 'sd', DOUBLE],
@@ -229,12 +233,12 @@ for (const [suffix, packedOpcode, scalarOpcode, size, format] of [
       x.requireSse();
       const v = source.vector();
       const control = byteOf(x, immediate);
-      const usual = (): Expression => {
-        const results = ROUNDINGS.map((name) => apply(`${format.shape}.${name}`, v));
-        return withNans(x, format, v, v, pick(x, roundingMode(x, control), ...results));
+      const usual = pick(x, roundingMode(x, control), ...ROUNDINGS.map((name) => apply(`${format.shape}.${name}`, v)));
+      const doubt = (result: Expression): Expression => {
+        const inexact = apply('v128.any_true', apply(`${format.shape}.ne`, result, v));
+        return isPeculiar(format, v).or(inexact.and(inexactMatters(x, control)));
       };
-      const concern = Concern.operands | Concern.rounding;
-      destination.writeVector(controlled(x, concern, ['round', format, 128 / format.bits], [v, v], 'v128', usual, control));
+      destination.writeVector(controlled(x, ['round', format, 128 / format.bits], [v, v], usual, [doubt], control));
     },
   );
   instruction(
@@ -245,12 +249,10 @@ for (const [suffix, packedOpcode, scalarOpcode, size, format] of [
       x.requireSse();
       const v = x.f.let(scalar(source, format));
       const control = byteOf(x, immediate);
-      const usual = (): Expression => {
-        const results = ROUNDINGS.map((name) => v.op(name));
-        return withNan(x, format, v, v, pick(x, roundingMode(x, control), ...results));
-      };
-      const concern = Concern.operands | Concern.rounding;
-      destination.writeLow(controlled(x, concern, ['round', format, 1], [v, v], format.type, usual, control), format.bits);
+      const usual = pick(x, roundingMode(x, control), ...ROUNDINGS.map((name) => v.op(name)));
+      const doubt = (result: Expression): Expression =>
+        v.ne(v).or(isDenormal(format, v)).or(result.ne(v).and(inexactMatters(x, control)));
+      destination.writeLow(controlled(x, ['round', format, 1], [v, v], usual, [doubt], control), format.bits);
     },
   );
 }
@@ -267,17 +269,16 @@ for (const [suffix, opcode, format] of [
     const b = source.vector();
     const a = destination.vector();
     const control = byteOf(x, immediate);
-    const usual = (): Expression => {
-      let sum = f.let(arithmetic(x, format, 'mul', a, b).and(lanesByBits(control, bits, (lane) => lane + 4)));
-      // Neighbours first, then for four lanes the two sums.
-      for (let apart = 1; apart < 128 / bits; apart *= 2) {
-        const addends = sum;
-        const [low, high] = [0, apart].map((side) => f.let(gather(addends, addends, bits, (lane) => (lane & ~apart) | side)));
-        sum = arithmetic(x, format, 'add', low, high);
-      }
-      return sum.and(lanesByBits(control, bits, (lane) => lane));
-    };
-    destination.writeVector(controlled(x, Concern.all, ['dotProduct', format, 128 / bits], [a, b], 'v128', usual, control));
+    const chosen = f.let(lanesByBits(control, bits, (lane) => lane + 4));
+    // What is not chosen raises nothing. Each step may raise what it finds.
+    let sum = arithmetic(x, format, 'mul', f.let(a.and(chosen)), f.let(b.and(chosen)));
+    // Neighbours first, then for four lanes the two sums.
+    for (let apart = 1; apart < 128 / bits; apart *= 2) {
+      const addends = sum;
+      const [low, high] = [0, apart].map((side) => f.let(gather(addends, addends, bits, (lane) => (lane & ~apart) | side)));
+      sum = arithmetic(x, format, 'add', low, high);
+    }
+    destination.writeVector(sum.and(lanesByBits(control, bits, (lane) => lane)));
   });
 }
 
