@@ -290,7 +290,7 @@ for (const name of instructionNames().keys()) {
   });
 }
 
-export type Assembler = AssemblyBuffer & Instructions<AssemblyBuffer>;
+export interface Assembler extends AssemblyBuffer, Instructions<Assembler> {}
 
 /** An assembler for code of a mode. */
-export const assembler = (bits: CodeBits): Assembler => new AssemblyBuffer(bits) as Assembler;
+export const assembler = (bits: CodeBits): Assembler => new AssemblyBuffer(bits) as unknown as Assembler;

@@ -8,6 +8,7 @@ import { type CodeBits, Decoder, type Form, forms } from '../../isa/decoder.ts';
 import type { OperandSpecification } from '../../isa/encoding.ts';
 import { assembler } from './assembler.ts';
 import { type Encoded, encode, explicitOperands, formName, instructionNames } from './encoder.ts';
+import { INSTRUCTION_NAMES } from './mnemonics.ts';
 import * as o from './operands.ts';
 import { type GeneralRegister, type Memory, type Operand, operandText, type Register } from './operands.ts';
 
@@ -41,7 +42,7 @@ function icedSays(bytes: readonly number[], bits: CodeBits): string {
       case K.Memory: {
         const none = R.None;
         const parts = [i.memoryBase === none ? '' : name(i.memoryBase), i.memoryIndex === none ? '' : `${name(i.memoryIndex)}*${i.memoryIndexScale}`];
-        const displacement = i.isIPRelativeMemoryOperand ? 0n : i.memoryDisplacementU64;
+        const displacement = i.isIpRelMemoryOperand ? 0n : i.memoryDisplacementU64;
         return `${iced.MemorySizeExt.size(i.memorySize) * 8}[${i.hasSegmentPrefix ? name(i.segmentPrefix) : ''} ${parts.join(' ')} ${BigInt.asUintN(bits === 16 ? 16 : 32, displacement)}]`;
       }
       case K.Immediate8: case K.Immediate8_2nd: case K.Immediate16: case K.Immediate32: case K.Immediate64:
@@ -392,10 +393,7 @@ describe.skipIf(!nasm)('NASM', () => {
 
 describe('the lists of names', () => {
   it('name instructions that there are', () => {
-    const source = readFileSync(new URL('./mnemonics.ts', import.meta.url), 'utf8');
-    const listed = new Set([...source.matchAll(/Words<'([^']+)'>/g)].flatMap(([, words]) => words.split(' ')));
-    for (const [, name] of source.matchAll(/^ {2}(\w+)\(/gm)) listed.add(name);
-    expect([...listed].filter((name) => !instructionNames().has(name))).toEqual([]);
+    expect([...INSTRUCTION_NAMES].filter((name) => !instructionNames().has(name))).toEqual([]);
   });
 
   it('leave out only encodings that repeat another one', () => {

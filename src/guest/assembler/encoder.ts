@@ -7,6 +7,7 @@
 import '../../isa/all.ts';
 import { buildDecodeTables, type CodeBits, type Form, forms } from '../../isa/decoder.ts';
 import type { Encoding, OperandSpecification } from '../../isa/encoding.ts';
+import { INSTRUCTION_NAMES } from './mnemonics.ts';
 import { type Address, ax, cs, ds, es, type FarPointer, fs, gs, type Memory, type Operand, operandText, type Register, ss } from './operands.ts';
 
 /** Four bytes (or fewer) of an instruction that depend on where a symbol ends up. */
@@ -55,10 +56,6 @@ const VARIANTS: Record<string, Record<string, string>> = {
   'RET far': { s16: 'retfw', s32: 'retfd', s64: 'retfq' },
   IRET: { s16: 'iretw', s32: 'iretd', s64: 'iretq' },
   SYSRET: { s32: 'sysret', s64: 'sysretq' },
-  FXSAVE: { W0: 'fxsave', W1: 'fxsave64' },
-  FXRSTOR: { W0: 'fxrstor', W1: 'fxrstor64' },
-  XSAVE: { W0: 'xsave', W1: 'xsave64' },
-  XRSTOR: { W0: 'xrstor', W1: 'xrstor64' },
 };
 /** Encodings that repeat another one, or whose ModRM.reg is a hint that the definition leaves open. */
 const LEFT_OUT = /^(?:82\/|[CD][0-3]\/6|F[67]\/1 E|6[DF] [XY]z ; s64|DC D0|DC D8|DE D0|D[DF] C8|DF D[08]|D9 D8|0F 1[9A-E] Ev|66 0F 3A 6[01].*W1)/;
@@ -85,9 +82,10 @@ const byName = new Map<string, Candidate[]>();
 /** The assembler's name of a form, or undefined for one it does not emit. */
 export function formName({ instruction: { mnemonic }, encoding: { text, modifiers } }: Form): string | undefined {
   if (LEFT_OUT.test(text) || mnemonic === 'PREFETCH') return undefined;
+  if (/^F?X(SAVE|RSTOR)/.test(mnemonic)) return mnemonic.toLowerCase() + (modifiers.has('W1') ? '64' : '');
   const variants = VARIANTS[mnemonic];
   if (!variants) return mnemonic.split(' ')[0].toLowerCase();
-  const modifier = ['s16', 's32', 's64', 'W0', 'W1'].find((m) => modifiers.has(m)) ?? '';
+  const modifier = ['s16', 's32', 's64'].find((m) => modifiers.has(m)) ?? '';
   return variants[modifier];
 }
 
@@ -101,13 +99,13 @@ function buildNames(): void {
   };
   for (const form of forms) {
     const name = formName(form);
-    if (name !== undefined) add(name, form);
+    if (name !== undefined && INSTRUCTION_NAMES.has(name)) add(name, form);
     for (const [prefetch, [text, digit]] of Object.entries(PREFETCHES)) if (form.encoding.text === text) add(prefetch, form, digit);
   }
   for (const [alias, name] of Object.entries(ALIASES)) byName.set(alias, byName.get(name) as Candidate[]);
 }
 
-/** All names, aliases included, with the forms each stands for. */
+/** All names, aliases included, with the forms each stands for: those in the lists of mnemonics.ts. */
 export function instructionNames(): ReadonlyMap<string, readonly { form: Form }[]> {
   buildNames();
   return byName;

@@ -1,0 +1,133 @@
+/**
+ * NumaConnect system: AMD machines coupled by Numascale's chip. IPIs are stores to the chip's control and status registers, which
+ * are big-endian; an APIC ID has more bits than the register holds. Register facts: Linux's numachip_csr.h.
+ */
+
+import type { Assembler } from '../../assembler/assembler.ts';
+import { address, dword, eax, ebp, ebx, ecx, edi, edx, esi, mem, rax, rbp, rbx, rdi, times } from '../../assembler/operands.ts';
+import { APIC_DEST_PHYSICAL, APIC_DEST_SELF, APIC_DM_INIT, APIC_DM_NMI, APIC_DM_STARTUP, NMI_VECTOR, XAPIC_ID_SHIFT } from '../apic-constants.ts';
+import type { ApicDriver } from '../apic-driver.ts';
+import type { EmitFunction } from '../guest-abi.ts';
+import { forEachCpu, toOnlineCpus } from '../ipi.ts';
+import { compareText } from '../text.ts';
+import { flat } from './flat.ts';
+
+/** Physical address of the local registers; EXT_IRQ_GEN's bits: vector, message type from 8 (the delivery mode), destination from 16. */
+export const NUMACHIP_LCSR_BASE = 0x3fff_fe00_0000;
+export const CSR_G3_EXT_IRQ_GEN = 0x030 + (3 << 12);
+export const NUMACHIP_EXT_IRQ_GEN = NUMACHIP_LCSR_BASE + (1 << 15) + CSR_G3_EXT_IRQ_GEN;
+const DESTINATION_SHIFT = 16;
+const MSR_FAM10H_NODE_ID = 0xc001_100c;
+/** Bits 5:3 of the node go to bits 13:8 of the ID. */
+const NODE_TO_ID_SHIFT = 2;
+const NODE_ID_BITS = 0x3f00;
+
+/** Stores EAX in the register, big-endian. */
+function writeCsr(a: Assembler): void {
+  a.bswap(eax);
+  a.mov(dword(address('NUMACHIP_EXT_IRQ_GEN')), eax);
+}
+
+const mask = (exceptSelf: boolean): EmitFunction => (a, abi) => {
+  a.push(rbx);
+  a.push(rbp);
+  a.mov(ebp, esi);
+  a.mov(rbx, mem(rdi));
+  if (exceptSelf) a.mov(eax, abi.perCpu('cpu_number', 32)).btr(rbx, rax);
+  forEachCpu(a, abi, () => {
+    a.mov(edi, eax);
+    a.mov(esi, ebp);
+    a.call('numachip_send_IPI_one');
+  });
+  a.pop(rbp);
+  a.pop(rbx);
+  a.ret();
+};
+
+export const numachip: ApicDriver = {
+  ...flat,
+  name: 'numachip',
+  title: 'NumaConnect system',
+  deliveryMode: 'fixed',
+  destinationMode: 'physical',
+  ipiDestination: 'physical',
+  methods: {
+    ...flat.methods,
+    probe: 'numachip_probe',
+    acpiMadtOemCheck: 'numachip_acpi_madt_oem_check',
+    getApicId: 'numachip_get_apic_id',
+    cpuMaskToApicId: 'physical_cpu_mask_to_apicid',
+    cpuMaskToApicIdAnd: 'physical_cpu_mask_to_apicid_and',
+    sendIpiMask: 'numachip_send_IPI_mask',
+    sendIpiMaskAllButSelf: 'numachip_send_IPI_mask_allbutself',
+    sendIpiAllButSelf: 'numachip_send_IPI_allbutself',
+    sendIpiAll: 'numachip_send_IPI_all',
+    sendIpiSelf: 'numachip_send_IPI_self',
+    wakeupSecondaryCpu: 'numachip_wakeup_secondary',
+  },
+  functions: {
+    numachip_probe(a, abi) {
+      a.xor(eax, eax);
+      a.cmp(abi.pointer('apic'), address('apic_numachip'));
+      a.jne('.no');
+      a.inc(eax);
+      a.label('.no');
+      a.ret();
+    },
+    numachip_acpi_madt_oem_check(a, abi) {
+      a.xor(eax, eax);
+      compareText(a, abi.arguments[0], 'NUMASC', '.no');
+      a.inc(eax);
+      a.label('.no');
+      a.ret();
+    },
+    numachip_get_apic_id(a) {
+      a.shr(edi, XAPIC_ID_SHIFT);
+      a.mov(ecx, MSR_FAM10H_NODE_ID);
+      a.rdmsr();
+      a.shl(eax, NODE_TO_ID_SHIFT);
+      a.and(eax, NODE_ID_BITS);
+      a.or(eax, edi);
+      a.ret();
+    },
+    /** (CPU, vector) */
+    numachip_send_IPI_one(a) {
+      a.mov(eax, edi);
+      a.mov(eax, dword(times(rax, 4), address('x86_cpu_to_apicid')));
+      a.shl(eax, DESTINATION_SHIFT);
+      a.cmp(esi, NMI_VECTOR);
+      a.jne('.fixed');
+      a.or(esi, APIC_DM_NMI);
+      a.label('.fixed');
+      a.or(eax, esi);
+      writeCsr(a);
+      a.ret();
+    },
+    numachip_send_IPI_mask: mask(false),
+    numachip_send_IPI_mask_allbutself: mask(true),
+    numachip_send_IPI_allbutself: toOnlineCpus('numachip_send_IPI_mask_allbutself'),
+    numachip_send_IPI_all: toOnlineCpus('numachip_send_IPI_mask'),
+    /** The only one that goes through the APIC. */
+    numachip_send_IPI_self(a) {
+      a.mov(esi, edi);
+      a.mov(edi, APIC_DEST_SELF);
+      a.mov(edx, APIC_DEST_PHYSICAL);
+      a.jmp('__default_send_IPI_shortcut');
+    },
+    /** (APIC ID, start address): the chip takes INIT and STARTUP like any other message. */
+    numachip_wakeup_secondary(a) {
+      a.push(rbx);
+      a.mov(ebx, edi);
+      a.shl(ebx, DESTINATION_SHIFT);
+      a.lea(eax, mem(rbx, APIC_DM_INIT));
+      writeCsr(a);
+      a.shr(esi, 12);
+      a.lea(eax, mem(rbx, APIC_DM_STARTUP));
+      a.or(eax, esi);
+      writeCsr(a);
+      a.pop(rbx);
+      a.xor(eax, eax);
+      a.ret();
+    },
+  },
+};

@@ -1,0 +1,9 @@
+/** The guest side: an assembler, the APIC drivers as machine code, what their EOIs cost, and a tiny kernel around them. */
+
+export { type ApicDriver, DRIVER_NAMES, type DriverName, METHODS, type Method } from './apic/apic-driver.ts';
+export { driverLayer, EOI_STATES, type EoiState, functionCode, methodSymbol } from './apic/driver-code.ts';
+export { DRIVERS, driverNamed, PROBE_ORDER } from './apic/drivers/all.ts';
+export { type Assembler, assembler, type ObjectCode } from './assembler/assembler.ts';
+export { link, type LinkedImage, type LinkOptions } from './assembler/linker.ts';
+export { type EoiPath, eoiPaths } from './eoi-cost.ts';
+export { compareObjdumps, type ListedMethod, listing, objdump } from './listing.ts';
