@@ -82,7 +82,15 @@ export { DEFAULT_LOAD, SHELL_INIT, WORKLOAD_INIT } from './guest-files/init-scri
 // Experiments
 export { formatCounters } from './experiment/counters-report.ts';
 export { LineReader, type Marker, parseMarker } from './experiment/markers.ts';
-export { between, METRICS, type Measurement, type Metric, type MetricUnit, type Moment, metricNamed } from './experiment/measurement.ts';
+export {
+  between,
+  METRICS,
+  type Measurement,
+  type Metric,
+  type MetricUnit,
+  type Moment,
+  metricNamed,
+} from './experiment/measurement.ts';
 export { formatSummary } from './experiment/report.ts';
 export {
   type ExperimentEvent,

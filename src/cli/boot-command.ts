@@ -36,7 +36,7 @@ Examples:
   exitless boot --kvm=-pv-eoi,-steal-time --cost vmx-2012 --json counters.json
   echo 'cat /proc/interrupts' | exitless boot --smp 2`;
 
-export function bootCommand(program: Command): void {
+export function bootCommand(program: Command, onStatus: (status: number) => void): void {
   addSharedOptions(program.command('boot').description('boot a kernel, with its serial console on the terminal'), DEFAULTS)
     .addOption(
       new Option('--apic <mode>', 'xapic, or x2apic if the kernel wants it')
@@ -50,7 +50,7 @@ export function bootCommand(program: Command): void {
     .option('--json <file>', 'write them, and everything about the run')
     .addHelpText('after', HELP)
     .action(async (options: BootCommandOptions) => {
-      process.exitCode = await boot(options);
+      onStatus(await boot(options));
     });
 }
 

@@ -57,7 +57,10 @@ export function compareCommand(program: Command): void {
         .default(1),
     )
     .addOption(
-      new Option('--baseline <strategy>', 'what each is compared with: previous in the list, or a strategy').default('previous', 'previous'),
+      new Option('--baseline <strategy>', 'what each is compared with: previous in the list, or a strategy').default(
+        'previous',
+        'previous',
+      ),
     )
     .addOption(new Option('--json <file>', 'write everything that was measured').default(DEFAULT_JSON, DEFAULT_JSON))
     .option('--no-json', 'write no file')

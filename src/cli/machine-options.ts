@@ -29,6 +29,7 @@ export interface SharedOptions {
   kvm: KvmFeatureSet;
   cost: CostProfile;
   seed: number;
+  jit: 'on' | 'off';
   load: number;
 }
 
@@ -48,17 +49,27 @@ export function addSharedOptions(command: Command, { smp, boot, append, guest }:
   const profiles = COST_PROFILES.map(({ name }) => name).join(', ');
   command
     .option('--kernel <file>', "bzImage or ELF vmlinux to boot (default: Debian's cloud kernel, fetched by apt)")
-    .option('--initrd <file>', `initramfs (default: ours, with busybox and ${init}${guest === 'shell' ? '; none with --kernel' : ''})`)
+    .option(
+      '--initrd <file>',
+      `initramfs (default: ours, with busybox and ${init}${guest === 'shell' ? '; none with --kernel' : ''})`,
+    )
     .option('--append <text>', `the kernel's command line (default: "${append}")`)
     .addOption(new Option('--smp <n>', 'number of vCPUs').argParser(vcpuCount).default(smp))
-    .addOption(new Option('--memory <size>', 'guest RAM, like 256M or 1G').argParser(memorySize).default(memorySize(DEFAULT_MEMORY), DEFAULT_MEMORY))
+    .addOption(
+      new Option('--memory <size>', 'guest RAM, like 256M or 1G')
+        .argParser(memorySize)
+        .default(memorySize(DEFAULT_MEMORY), DEFAULT_MEMORY),
+    )
     .addOption(
       new Option('--boot <how>', 'auto, bzimage (the kernel unpacks itself) or pvh (the host unpacks it)')
         .argParser(choice('--boot', ['auto', 'bzimage', 'pvh']))
         .default(boot, boot),
     )
     .addOption(
-      new Option('--kvm <features>', `on, off, none, a list, or changes like +realtime,-steal-time; features: ${KVM_FEATURES.join(', ')}`)
+      new Option(
+        '--kvm <features>',
+        `on, off, none, a list, or changes like +realtime,-steal-time; features: ${KVM_FEATURES.join(', ')}`,
+      )
         .argParser(kvmFeatures)
         .default(KVM_ON, 'on'),
     )
@@ -67,10 +78,17 @@ export function addSharedOptions(command: Command, { smp, boot, append, guest }:
         .argParser(costProfile)
         .default(DEFAULT_COST_PROFILE, DEFAULT_COST_PROFILE.name),
     )
-    .addOption(new Option('--seed <n>', 'seed of the run: the same seed gives the same run').argParser(seedValue).default(1));
+    .addOption(new Option('--seed <n>', 'seed of the run: the same seed gives the same run').argParser(seedValue).default(1))
+    .addOption(
+      new Option('--jit <how>', 'on or off: compile hot code, which changes nothing but the time it takes')
+        .argParser(choice('--jit', ['on', 'off']))
+        .default('on', 'on'),
+    );
   if (guest === 'workload') {
     command.addOption(
-      new Option('--load <n>', "rounds of each phase of our workload's").argParser(wholeNumber('--load', 1, MAX_LOAD)).default(DEFAULT_LOAD),
+      new Option('--load <n>', "rounds of each phase of our workload's")
+        .argParser(wholeNumber('--load', 1, MAX_LOAD))
+        .default(DEFAULT_LOAD),
     );
   }
   return command;
@@ -128,6 +146,7 @@ export async function loadGuest(
       append,
       boot: options.boot,
       cost: options.cost,
+      jit: options.jit === 'on',
     },
   };
 }

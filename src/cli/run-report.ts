@@ -11,13 +11,14 @@ export function environment() {
 
 /** Everything the result depends on. */
 export function describeMachine(guest: LoadedGuest, { kvm, seed }: Pick<SharedOptions, 'kvm' | 'seed'>) {
-  const { vcpus, memoryBytes, append, boot, cost } = guest.machine;
+  const { vcpus, memoryBytes, append, boot, cost, jit } = guest.machine;
   return {
     ...guest.description,
     append,
     vcpus,
     memoryBytes,
     boot,
+    jit,
     kvm: kvm.present ? [...kvm.features] : 'off',
     cost,
     seed,
@@ -25,12 +26,7 @@ export function describeMachine(guest: LoadedGuest, { kvm, seed }: Pick<SharedOp
 }
 
 /** One run at the console. */
-export function runReport(
-  machine: Machine,
-  guest: LoadedGuest,
-  options: SharedOptions & { apic: string },
-  end: MachineRunEnd,
-) {
+export function runReport(machine: Machine, guest: LoadedGuest, options: SharedOptions & { apic: string }, end: MachineRunEnd) {
   const counters = machine.counters();
   return {
     ...environment(),

@@ -1,7 +1,16 @@
 /** `exitless trace`: what happened, event by event, as ftrace's text under KVM's names. */
 
 import { type Command, Option } from 'commander';
-import { formatCount, formatEvent, ftraceHeader, LineReader, Machine, TRACEPOINTS, type TracepointName, UserError } from '../index.ts';
+import {
+  formatCount,
+  formatEvent,
+  ftraceHeader,
+  LineReader,
+  Machine,
+  TRACEPOINTS,
+  type TracepointName,
+  UserError,
+} from '../index.ts';
 import { nodeHost, OutputFile } from '../platform/node/index.ts';
 import { addSharedOptions, loadGuest, type SharedDefaults, type SharedOptions } from './machine-options.ts';
 import { describeEnd, exitStatusOf, runMachine } from './machine-run.ts';
@@ -44,7 +53,7 @@ function wrapped(words: readonly string[], width: number): string {
   return lines.join(',\n  ');
 }
 
-export function traceCommand(program: Command): void {
+export function traceCommand(program: Command, onStatus: (status: number) => void): void {
   addSharedOptions(program.command('trace').description("write a trace of the run: ftrace's text with KVM's events"), DEFAULTS)
     .requiredOption('-o, --output <file>', 'where the trace goes')
     .addOption(
@@ -58,7 +67,7 @@ export function traceCommand(program: Command): void {
     .addOption(new Option('--timeout <seconds>', "break off after so many of the host's seconds").argParser(seconds))
     .addHelpText('after', HELP)
     .action(async (options: TraceCommandOptions) => {
-      process.exitCode = await trace(options);
+      onStatus(await trace(options));
     });
 }
 

@@ -40,7 +40,11 @@ const metric = (key: string, label: string, of: Metric['of'], unit: MetricUnit =
 export const METRICS: readonly Metric[] = [
   metric('interrupts.accepted', 'interrupts accepted', ({ counters }) => counters.total.interrupts.accepted.total),
   ...(['timer', 'ipi', 'pv-ipi', 'self-ipi', 'ioapic', 'msi', 'lvt', 'extint'] as const).map((source) =>
-    metric(`interrupts.${source}`, `  from ${source}`, ({ counters }) => counters.total.interrupts.accepted.bySource[source] ?? 0),
+    metric(
+      `interrupts.${source}`,
+      `  from ${source}`,
+      ({ counters }) => counters.total.interrupts.accepted.bySource[source] ?? 0,
+    ),
   ),
   metric('eois.written', 'EOIs written', ({ counters }) => counters.total.eois.written),
   ...EOI_WRITE_CAUSES.map((cause) =>

@@ -32,7 +32,9 @@ export function formatSummary(summary: Summary): string {
 
 function valuesTable({ means, strategies: all, repetitions }: Summary, strategies: readonly string[]): string {
   const shown = METRICS.filter(({ key }) => all.some((strategy) => means[strategy][key] !== 0) || HEADLINES.has(key));
-  const rows = shown.map((metric): Row => [metric.label, ...strategies.map((name) => formatValue(metric, means[name][metric.key]))]);
+  const rows = shown.map(
+    (metric): Row => [metric.label, ...strategies.map((name) => formatValue(metric, means[name][metric.key]))],
+  );
   return textTable({ head: [repetitions > 1 ? `workload, mean of ${repetitions}` : 'workload', ...strategies], rows });
 }
 
@@ -53,10 +55,9 @@ function phasesTable({ boot, phases }: Summary, strategies: readonly string[]): 
 
 function differencesTable(comparisons: readonly Comparison[]): string {
   const metrics = METRICS.filter(({ key }) => HEADLINES.has(key));
-  const rows = metrics.map(({ key, label }): Row => [
-    label,
-    ...comparisons.map(({ differences }) => formatDifference(differences[key])),
-  ]);
+  const rows = metrics.map(
+    ({ key, label }): Row => [label, ...comparisons.map(({ differences }) => formatDifference(differences[key]))],
+  );
   const head = ['difference', ...comparisons.map(({ strategy, against }) => `${strategy} against ${against}`)];
   return textTable({ head, rows, leftColumns: new Set(head.keys()), gap: 3 });
 }
@@ -88,7 +89,7 @@ function intervalNote({ repetitions: n, comparisons }: Summary): string | undefi
     return `In brackets: the lowest and the highest pair of runs. A 95% interval needs --repeat ${MINIMUM_PAIRS} or more.`;
   }
   return (
-    'In brackets: 95% confidence intervals. p is the probability of a difference at least as large if there were\n' +
-    'none; "~" marks those that may well be chance (p ≥ 0.05). Runs differ by their seed alone.'
+    'In brackets: 95% confidence intervals. p is the probability of a difference at least as large\n' +
+    'if there were none; "~" marks those that may well be chance (p ≥ 0.05). Runs differ by their seed.'
   );
 }

@@ -20,7 +20,9 @@ export function textTable({ head, rows, leftColumns = FIRST_COLUMN, gap = 2 }: T
     return Math.max(cell.length, ...cells.map(({ length }) => length));
   });
   const line = (row: Row): string => {
-    const cells = row.map((cell, column) => (leftColumns.has(column) ? cell.padEnd(widths[column]) : cell.padStart(widths[column])));
+    const cells = row.map((cell, column) =>
+      leftColumns.has(column) ? cell.padEnd(widths[column]) : cell.padStart(widths[column]),
+    );
     return cells.join(' '.repeat(gap)).trimEnd();
   };
   const width = widths.reduce((sum, one) => sum + one + gap, -gap);

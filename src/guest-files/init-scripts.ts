@@ -8,15 +8,22 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev 2>/dev/null
 mkdir -p /dev/pts && mount -t devpts devpts /dev/pts`;
 
-/** An interactive shell; when it ends, the machine powers off. */
+/** The console's driver has time to print what was written. */
+const DRAIN = 'sleep 0.1';
+const POWER_OFF = `${DRAIN}\npoweroff -f`;
+
+/**
+ * An interactive shell; when it ends, the machine powers off. The shell is not the session's leader, because a leader that
+ * ends takes what the terminal has not printed yet with it.
+ */
 export const SHELL_INIT = `#!/bin/sh
 ${MOUNT}
 export PATH=/bin HOME=/root TERM=\${TERM:-vt100} PS1='\\w # '
 echo
 echo "Linux $(uname -r), $(nproc) CPU(s). Type exit to power off."
 cd /root
-setsid cttyhack sh
-poweroff -f
+setsid cttyhack sh -c 'sh; ${DRAIN}'
+${POWER_OFF}
 `;
 
 /** Rounds of each phase of the workload, unless the command line says `load=N`. */
@@ -107,5 +114,5 @@ for phase in timer ipi serial; do
 done
 echo "@@ done"
 cat /proc/interrupts
-poweroff -f
+${POWER_OFF}
 `;

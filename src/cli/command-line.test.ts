@@ -1,0 +1,88 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { runCommandLine } from './command-line.ts';
+
+let folder: string;
+let stderr: string;
+let stdout: string;
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'exitless-'));
+  stderr = '';
+  stdout = '';
+  const gather = (add: (text: string) => void) => (text: unknown) => {
+    add(String(text));
+    return true;
+  };
+  vi.spyOn(process.stderr, 'write').mockImplementation(gather((text) => (stderr += text)));
+  vi.spyOn(process.stdout, 'write').mockImplementation(gather((text) => (stdout += text)));
+});
+afterEach(() => {
+  vi.restoreAllMocks();
+  rmSync(folder, { recursive: true });
+});
+
+const path = (name: string) => join(folder, name);
+const file = (name: string, content: string | Uint8Array) => {
+  writeFileSync(path(name), content);
+  return path(name);
+};
+/** An ELF header, and nothing it promises. */
+const stub = () => file('kernel', Uint8Array.from([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1, ...new Uint8Array(57)]));
+
+describe('bad input', () => {
+  const cases: [what: string, args: () => string[], message: RegExp][] = [
+    ['a missing kernel', () => ['boot', '--kernel', path('none')], /cannot read the kernel .*none: there is no such file/],
+    ['a directory as kernel', () => ['boot', '--kernel', folder], /it is a directory/],
+    ['an empty kernel', () => ['boot', '--kernel', file('empty', '')], /it is empty/],
+    ['a text as kernel', () => ['boot', '--kernel', file('text', 'hello')], /neither a bzImage .* nor an ELF file/],
+    ['a corrupt kernel', () => ['boot', '--kernel', stub()], /./],
+    ['a missing initrd', () => ['boot', '--kernel', stub(), '--initrd', path('none')], /cannot read the initrd/],
+    ['no vCPU', () => ['boot', '--smp', '0'], /--smp: "0" is not a whole number from 1 to 254/],
+    ['half a vCPU', () => ['boot', '--smp', '1.5'], /--smp/],
+    ['memory without a unit', () => ['boot', '--memory', '12'], /--memory: "12" is not a size with a unit: say 12M or 12G/],
+    ['no memory', () => ['boot', '--memory', '0M'], /--memory: 0M is not a multiple of 64K up to 3G/],
+    ['too much memory', () => ['boot', '--memory', '4G'], /--memory: 4G is not/],
+    ['an unknown feature', () => ['boot', '--kvm=+pv-io'], /unknown feature "pv-io"; valid: .*pv-eoi/],
+    ['an unknown cost profile', () => ['boot', '--cost', 'cheap'], /unknown cost profile "cheap"; valid: free, .*modern/],
+    ['a missing cost file', () => ['boot', '--cost', path('none.json')], /cannot read .*none.json: there is no such file/],
+    ['a cost file with a mistake', () => ['boot', '--cost', file('c.json', '{"name": 5}')], /c\.json: "name" must be a text/],
+    ['an unknown APIC mode', () => ['boot', '--apic', 'x3apic'], /--apic: "x3apic" is not one of xapic, x2apic/],
+    ['a negative seed', () => ['boot', '--seed', '-1'], /--seed/],
+    ['an unknown strategy', () => ['compare', '--strategy', 'fast'], /unknown strategy "fast"; valid: xapic, x2apic/],
+    ['a strategy named twice', () => ['compare', '--strategy', 'xapic,xapic'], /named twice/],
+    ['--apic with compare', () => ['compare', '--apic', 'xapic'], /--apic: the strategies choose it/],
+    ['no repetition', () => ['compare', '--repeat', '0'], /--repeat/],
+    ['a baseline that is not compared', () => ['compare', '--strategy', 'xapic', '--baseline', 'pv-eoi'], /--baseline: "pv-eoi"/],
+    ['an unknown event', () => ['trace', '-o', path('t'), '--events', 'kvm_eio'], /--events: "kvm_eio" is not one of kvm_entry/],
+    ['a trace without a file', () => ['trace'], /required option '-o, --output <file>'/],
+    ['a trace into no folder', () => ['trace', '-o', path('no/t')], /cannot write the trace .*: its folder does not exist/],
+    ['JSON into a directory', () => ['boot', '--json', folder], /cannot write the JSON file .*: it is a directory/],
+    ['an unknown option', () => ['boot', '--smb', '2'], /unknown option '--smb' \(Did you mean --smp\?\)/],
+    ['an unknown command', () => ['bot'], /unknown command 'bot' \(Did you mean boot\?\)/],
+    ['an argument too many', () => ['boot', 'bzImage'], /too many arguments/],
+  ];
+
+  it.each(cases)('%s: one line, status 2', async (_what, args, message) => {
+    expect(await runCommandLine(args())).toBe(2);
+    expect(stderr).toMatch(message);
+    expect(stderr).toMatch(/^exitless: [^\n]+\n$/);
+    expect(stdout).toBe('');
+  });
+});
+
+describe('help', () => {
+  it.each([['--help'], ['boot', '--help'], ['compare', '--help'], ['trace', '--help']])('%s %s has examples', async (...args) => {
+    expect(await runCommandLine(args.filter(Boolean))).toBe(0);
+    expect(stdout).toMatch(/Examples:\n {2}exitless /);
+    expect(Math.max(...stdout.split('\n').map(({ length }) => length))).toBeLessThanOrEqual(102);
+  });
+
+  it('prints the version of package.json', async () => {
+    const packageJson = JSON.parse(readFileSync(join(import.meta.dirname, '..', '..', 'package.json'), 'utf8'));
+    expect(await runCommandLine(['--version'])).toBe(0);
+    expect(stdout).toBe(`${packageJson.version}\n`);
+  });
+});

@@ -1,0 +1,9 @@
+import { defineConfig } from 'vitest/config';
+
+/** Real kernels: slow, so they are not among the tests of `npm test`. */
+export default defineConfig({
+  test: {
+    include: ['tests/boot/*.boot.ts'],
+    testTimeout: 300_000,
+  },
+});
