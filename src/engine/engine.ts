@@ -50,6 +50,8 @@ export class Engine implements Mmu {
   /** What is left of the slice while a single instruction is run. */
   private stepReserve = 0;
   private exitRequested = false;
+  /** Single steps run compiled code, as far as there is any: what conformance tests of the JIT want. */
+  compilesSteps = false;
   /** In `stepInstruction`, and there met with a software interrupt. */
   private stepping = false;
   private interrupted = false;
@@ -196,6 +198,14 @@ export class Engine implements Mmu {
     deliver(vcpu, vector, -1, kind);
   }
 
+  private interpretStep(vcpu: Vcpu, op: number): void {
+    const { view } = this.memory;
+    this.words[(vcpu.base + state.EXIT_CODE) >> 2] = state.EXIT_LEAVE;
+    view.setUint16(op + L.OP_HANDLER, view.getUint16(op + L.OP_INTERPRETED, true), true);
+    this.words[(vcpu.base + state.BUDGET) >> 2]++;
+    this.interpreter.exports.enter(vcpu.base, op);
+  }
+
   /** Runs one instruction. */
   private step(vcpu: Vcpu): void {
     const { words } = this;
@@ -205,6 +215,7 @@ export class Engine implements Mmu {
     const linear = this.fetch(vcpu, vcpu.rip);
     const op = this.cache.single(linear, this.codeMode(vcpu), () => this.nextPage(vcpu, page));
     if (!vcpu.code64) this.checkLimit(vcpu, op);
+    else if (this.compilesSteps) this.jit?.compileSingle(op, linear);
     const ip = BigInt((linear - this.memory.ramBase) % PAGE);
     vcpu.set64(state.CODE_BASE, vcpu.rip - ip);
     // The rest of the slice is put aside; what is taken from it meanwhile stays away.
@@ -213,6 +224,8 @@ export class Engine implements Mmu {
     words[budgetWord] = 1;
     try {
       this.interpreter.exports.enter(vcpu.base, op);
+      // A compiled step that leaves to the interpreter has not happened: it is the interpreter's then.
+      if (words[(vcpu.base + state.EXIT_CODE) >> 2] === state.EXIT_INTERPRET) this.interpretStep(vcpu, op);
     } finally {
       words[budgetWord] += this.stepReserve;
       this.deferred -= this.stepReserve;

@@ -85,10 +85,12 @@ export class EngineTarget implements ConformanceTarget {
     fault: undefined, registers: new BigUint64Array(Word.count), memory: new Uint8Array(MEMORY_SIZE),
   };
 
-  constructor() {
+  /** `compiled`: every instruction is compiled as a region of its own first. */
+  constructor(compiled = false) {
     const layout = layOut(1, RAM_BYTES, OPERATION_BYTES);
     this.memory = new GuestMemory({ ramBytes: RAM_BYTES, arenaBytes: layout.arenaBytes });
-    this.engine = new Engine(this.memory, layout, NOTHING);
+    this.engine = new Engine(this.memory, layout, NOTHING, compiled);
+    this.engine.compilesSteps = compiled;
     this.vcpu = this.engine.vcpus[0];
     enterUserMode(this.vcpu, mapWindows(this.memory));
   }

@@ -9,6 +9,7 @@
 
 import type { Decoded, Decoder } from '../../isa/decoder.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
+import type { FunctionReference } from '../../wasm/function-builder.ts';
 import { ModuleBuilder } from '../../wasm/module-builder.ts';
 import * as state from '../../cpu/state.ts';
 import type { Block, BlockCache } from '../block-cache.ts';
@@ -62,6 +63,7 @@ export class Jit {
   private readonly byBlock = new Map<number, Region[]>();
   private readonly rejected = new Set<number>();
   private readonly free: number[] = [];
+  private readonly singles = new Map<string, (() => void) | null>();
   private nextIndex: number;
 
   constructor(memory: GuestMemory, cache: BlockCache, interpreter: Interpreter) {
@@ -85,8 +87,7 @@ export class Jit {
   compileQueue(): void {
     if (!this.queue.length) return;
     const module = new ModuleBuilder();
-    module.importMemory(this.memory.memory);
-    const fillQuiet = module.importFunction('fill_quiet', { parameters: ['i32', 'i64', 'i32', 'i32'], results: ['i32'] });
+    const fillQuiet = this.importsOf(module);
     const built: Region[] = [];
     for (const op of this.queue.splice(0)) {
       const block = this.cache.blockOf(op);
@@ -97,11 +98,33 @@ export class Jit {
     }
     if (!built.length) return;
     if (this.nextIndex + built.length > this.interpreter.handlerCount + REGION_CAPACITY) return this.cache.flush();
-    const bytes = module.bytes();
-    const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory: this.memory.memory, fill_quiet: this.interpreter.exports.fill_quiet } } as unknown as WebAssembly.Imports);
-    this.statistics.modules++;
-    this.statistics.wasmBytes += bytes.length;
+    const instance = this.instantiate(module);
     for (const [i, region] of built.entries()) this.install(region, instance.exports[`r${i}`] as () => void);
+  }
+
+  /**
+   * Compiles the one instruction of a block that `BlockCache.single` made at `op` and puts the code in place of its first handler. For
+   * tests: what has been compiled for the same bytes at the same place is used again.
+   */
+  compileSingle(op: number, linear: number): void {
+    const pageStart = linear - ((linear - this.memory.ramBase) % PAGE);
+    const offset = linear - pageStart;
+    if (this.decoder.decode(this.memory.bytes, linear, PAGE - offset, 64) !== 'ok') return;
+    const { length } = this.decoder.result;
+    const key = `${op} ${offset} ${this.memory.bytes.subarray(linear, linear + length).join()}`;
+    let f = this.singles.get(key);
+    if (f === undefined) {
+      const module = new ModuleBuilder();
+      const imports = this.importsOf(module);
+      const block: Block = { op, operations: 0, start: linear, bytes: length, secondStart: 0, secondBytes: 0, mode: MODE_64 };
+      const nodes: Node[] = [{ block, offset, instructions: [{ offset, operation: op }], successors: [] }];
+      const built = this.buildNodes(module, imports, nodes, 'single');
+      f = built ? (this.instantiate(module).exports.single as () => void) : null;
+      this.singles.set(key, f);
+    }
+    if (!f) return;
+    this.interpreter.exports.table.set(this.nextIndex, f);
+    this.memory.view.setUint16(op + L.OP_HANDLER, this.nextIndex, true);
   }
 
   /** Everything decoded was dropped. */
@@ -112,6 +135,19 @@ export class Jit {
     this.rejected.clear();
     this.free.length = 0;
     this.nextIndex = this.interpreter.handlerCount;
+  }
+
+  private importsOf(module: ModuleBuilder): FunctionReference {
+    module.importMemory(this.memory.memory);
+    return module.importFunction('fill_quiet', { parameters: ['i32', 'i64', 'i32', 'i32'], results: ['i32'] });
+  }
+
+  private instantiate(module: ModuleBuilder): WebAssembly.Instance {
+    const bytes = module.bytes();
+    this.statistics.modules++;
+    this.statistics.wasmBytes += bytes.length;
+    const env = { memory: this.memory.memory, fill_quiet: this.interpreter.exports.fill_quiet };
+    return new WebAssembly.Instance(new WebAssembly.Module(bytes), { env } as unknown as WebAssembly.Imports);
   }
 
   private install(region: Region, f: () => void): void {
@@ -145,9 +181,16 @@ export class Jit {
 
   // --- Building -----------------------------------------------------------------------------------
 
-  private build(module: ModuleBuilder, fillQuiet: ReturnType<ModuleBuilder['importFunction']>, entry: Block, name: string): Region | undefined {
+  private build(module: ModuleBuilder, fillQuiet: FunctionReference, entry: Block, name: string): Region | undefined {
     const nodes = this.discover(entry);
-    if (!nodes.length) return undefined;
+    // A region of one instruction would cost more to enter than it saves.
+    if (!nodes.length || nodes[0].instructions.length < 2) return undefined;
+    return this.buildNodes(module, fillQuiet, nodes, name);
+  }
+
+  /** Builds a function of these nodes, the first of which is its entry; undefined where not even its first instruction can be compiled. */
+  private buildNodes(module: ModuleBuilder, fillQuiet: FunctionReference, nodes: Node[], name: string): Region | undefined {
+    const entry = nodes[0].block;
     const indexOf = new Map(nodes.map((node, i) => [node.offset, i]));
     const flow = new ControlFlow(nodes.map((node) => node.successors.map((offset) => indexOf.get(offset) as number)));
     const f = module.function(name, HANDLER);
@@ -189,7 +232,7 @@ export class Jit {
     });
     region.store();
     f.prepend(() => region.load(nodes[0].instructions.length, entry.op));
-    if (compiled < 2) return undefined;
+    if (compiled === 0) return undefined;
     this.statistics.instructions += compiled;
     module.export(f);
     return { entry: entry.op, tableIndex: 0, blocks: nodes.map((node) => node.block.op) };
