@@ -25,6 +25,7 @@ export class TerminalConsole {
   /** Set while somebody waits for input. */
   private wake: (() => void) | undefined;
   private hasInput = false;
+  private isClosed = false;
 
   constructor(options: ConsoleOptions) {
     this.options = options;
@@ -47,8 +48,7 @@ export class TerminalConsole {
 
   /** A line of ours, told apart from the guest's. */
   notice(text: string): void {
-    const lines = this.isTerminal ? ['', ...text.split('\n'), ''].join('\r\n') : `${text}\n`;
-    process.stderr.write(lines);
+    process.stderr.write(`${this.isTerminal ? '\n' : ''}${text}\n`);
   }
 
   /** Waits for so long, or until something was typed; at least one turn of the event loop. */
@@ -72,6 +72,8 @@ export class TerminalConsole {
   }
 
   close(): void {
+    if (this.isClosed) return;
+    this.isClosed = true;
     process.stdin.off('data', this.typed);
     process.stdin.off('end', this.inputEnded);
     process.stdin.pause();
