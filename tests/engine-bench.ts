@@ -90,6 +90,8 @@ export class EngineBench {
   /** Told before `readTsc` and `cpuid` answer: a place to look from, in the middle of a block. */
   onAsked: (vcpu: Vcpu) => void = () => {};
   private readonly pending: number[];
+  /** TSCs count from the last reset on. */
+  private readonly retiredAtReset: number[] = [];
   private nextTable = TABLES;
   private nextFrame = FREE;
 
@@ -170,6 +172,7 @@ export class EngineBench {
     vcpu.mmu.flushAll(vcpu.base);
     this.setPrivilege(vcpu, 0);
     vcpu.activity = Activity.halted;
+    this.retiredAtReset[vcpu.index] = this.engine.retired(vcpu);
   }
 
   private setPrivilege(vcpu: Vcpu, cpl: 0 | 3): void {
@@ -277,8 +280,8 @@ export class EngineBench {
     }
     if (vcpu.activity === Activity.shutdown) return { kind: 'shutdown' };
     const handler = Number(vcpu.rip - 1n - KERNEL) - HANDLERS;
-    const vector = handler >> 4;
-    return handler >= 0 && vector < 256 && (handler & 15) === 0 ? this.trap(vcpu, vector) : { kind: 'halt', rip: vcpu.rip };
+    const vector = handler / 16;
+    return Number.isInteger(vector) && vector >= 0 && vector < 256 ? this.trap(vcpu, vector) : { kind: 'halt', rip: vcpu.rip };
   }
 
   /** Starts, and runs to the exception that is expected; throws where none comes. */
@@ -312,7 +315,7 @@ export class EngineBench {
       model,
       readTsc: (vcpu) => {
         this.onAsked(vcpu);
-        return this.engine.retired(vcpu);
+        return this.engine.retired(vcpu) - this.retiredAtReset[vcpu.index];
       },
       portRead: (_vcpu, port, bytes) => {
         log(`in ${bytes} @${port.toString(16)}`);

@@ -15,14 +15,19 @@ const EXTERNAL = 1;
 const IDT_TABLE = 2;
 const STACK_IN_TSS64 = 4n;
 const IST_IN_TSS64 = 0x24n;
+/** SS, RSP, RFLAGS, CS and RIP. */
+const FRAME_BYTES64 = 40n;
+
+const canonical = (address: bigint): boolean => BigInt.asUintN(64, BigInt.asIntN(48, address)) === address;
 
 const isContributory = (vector: number): boolean => vector === 0 || (vector >= 10 && vector <= 13);
 
 /**
  * Delivers an event at RIP (for traps and software interrupts: that of the next instruction). A fault during delivery is delivered in
- * its place, as a double fault where the manual says so; a fault in that shuts the vCPU down (SDM 3A table 6-5).
+ * its place, as a double fault where the manual says so; a fault in that shuts the vCPU down (SDM 3A table 6-5). What a fault in the
+ * delivery of INT n returns to is that instruction, at `restart`.
  */
-export function deliver(vcpu: Vcpu, vector: number, code: number, kind: EventKind): void {
+export function deliver(vcpu: Vcpu, vector: number, code: number, kind: EventKind, restart = vcpu.rip): void {
   let [v, c, k] = [vector, code, kind];
   for (;;) {
     try {
@@ -30,7 +35,8 @@ export function deliver(vcpu: Vcpu, vector: number, code: number, kind: EventKin
     } catch (error) {
       if (error !== FAULT) throw error;
       const next = FAULT.vector;
-      if (v === Vector.doubleFault) {
+      vcpu.rip = restart;
+      if (v === Vector.doubleFault && k === 'fault') {
         vcpu.activity = Activity.shutdown;
         return;
       }
@@ -122,8 +128,8 @@ function enterLongMode(vcpu: Vcpu, vector: number, code: number, kind: EventKind
   if (gate.ist) rsp = stackFromTss(IST_IN_TSS64 + BigInt((gate.ist - 1) * 8));
   else if (cpl < oldCpl) rsp = stackFromTss(STACK_IN_TSS64 + BigInt(cpl * 8));
   rsp &= ~15n;
-  if (BigInt.asUintN(64, BigInt.asIntN(48, rsp)) !== rsp) raise(Vector.stackFault, external);
-  if (BigInt.asUintN(64, BigInt.asIntN(48, gate.offset)) !== gate.offset) generalProtection(external);
+  if (!canonical(rsp) || !canonical(BigInt.asUintN(64, rsp - FRAME_BYTES64))) raise(Vector.stackFault, external);
+  if (!canonical(gate.offset)) generalProtection(external);
   const words = [BigInt(vcpu.get32(state.SS + state.SEGMENT_SELECTOR)), oldRsp, pushedFlags(vcpu, vector, kind), BigInt(vcpu.get32(state.CS + state.SEGMENT_SELECTOR)), vcpu.rip];
   if (code >= 0) words.push(BigInt(code));
   // The frame is one run of supervisor writes (user writes where the level stays 3), checked as it goes; nothing else changes before it is done.

@@ -158,7 +158,7 @@ export class Engine implements Mmu {
         }
       }
     } finally {
-      this.retiredBefore[vcpu.index] += this.granted - this.deferred - words[budgetWord];
+      this.retiredBefore[vcpu.index] = this.retired(vcpu);
       this.running = -1;
     }
     return !this.exitRequested;
@@ -189,13 +189,13 @@ export class Engine implements Mmu {
     }
   }
 
-  /** INT n and its like, at RIP behind it. */
-  softwareInterrupt(vcpu: Vcpu, vector: number, kind: EventKind): void {
+  /** INT n and its like, at RIP behind it; `restart` is its own. */
+  softwareInterrupt(vcpu: Vcpu, vector: number, kind: EventKind, restart: bigint): void {
     if (this.stepping) {
       this.interrupted = true;
       raise(vector);
     }
-    deliver(vcpu, vector, -1, kind);
+    deliver(vcpu, vector, -1, kind, restart);
   }
 
   private interpretStep(vcpu: Vcpu, op: number): void {

@@ -123,9 +123,10 @@ export function createHelpers(engine: Engine, environment: Environment): Helpers
     /** INT n and its like; the IP to return to is in argument 0. `type` 5 (INT1) is not checked against the gate's DPL. */
     interrupt: (base: number, vector: number, type: number): void => {
       const vcpu = at(base);
+      const restart = engine.currentIp(vcpu);
       vcpu.rip = vcpu.argument(0);
       vcpu.set32(state.CURRENT_OP, 0);
-      engine.softwareInterrupt(vcpu, vector, type === 5 ? 'trap' : 'software');
+      engine.softwareInterrupt(vcpu, vector, type === 5 ? 'trap' : 'software', restart);
     },
     iret: (base: number, bits: number): void => segments.interruptReturn(at(base), bits),
 
