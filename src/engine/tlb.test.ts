@@ -265,7 +265,7 @@ describe('PCID', () => {
 
   describe('INVPCID', () => {
     /** Both spaces in the TLB and changed; INVPCID; then what space `seen` reads without a flush. */
-    function after(type: number, pcid: bigint, address: bigint, seen: 1 | 2, flags = READ_WRITE): bigint {
+    function readAfter(type: number, pcid: bigint, address: bigint, seen: 1 | 2, flags = READ_WRITE): bigint {
       const all = spaces(2);
       all.forEach((space, i) => bench.map(USER_HALF, frameOf(BigInt(i + 1)), flags, { root: Number(space & ~0xfffn) }));
       const enter = switcher();
@@ -286,38 +286,38 @@ describe('PCID', () => {
       if (stop.kind === 'trap') throw Object.assign(new Error('trap'), { stop });
       return register(state.RAX);
     }
-    const trapOf = (...args: Parameters<typeof after>): unknown => {
+    const trapOf = (...args: Parameters<typeof readAfter>): unknown => {
       try {
-        return after(...args);
+        return readAfter(...args);
       } catch (error) {
         return (error as { stop: Stop }).stop;
       }
     };
 
     it('type 0 drops an address of a PCID, be it in use or not', () => {
-      expect(after(0, 1n, USER_HALF + 0x123n, 1)).toBe(11n);
+      expect(readAfter(0, 1n, USER_HALF + 0x123n, 1)).toBe(11n);
       restart();
-      expect(after(0, 2n, USER_HALF, 2)).toBe(22n);
+      expect(readAfter(0, 2n, USER_HALF, 2)).toBe(22n);
     });
 
     it('type 0 leaves other PCIDs alone', () => {
-      expect(after(0, 1n, USER_HALF, 2)).toBe(2n);
+      expect(readAfter(0, 1n, USER_HALF, 2)).toBe(2n);
     });
 
     it('type 1 drops all of a PCID, and no other', () => {
-      expect(after(1, 1n, 0n, 1)).toBe(11n);
+      expect(readAfter(1, 1n, 0n, 1)).toBe(11n);
       restart();
-      expect(after(1, 2n, 0n, 1)).toBe(1n);
+      expect(readAfter(1, 2n, 0n, 1)).toBe(1n);
     });
 
     it.each([1, 2] as const)('types 2 and 3 drop all of them, of PCID %i', (seen) => {
-      expect(after(2, 0n, 0n, seen)).toBe(BigInt(seen * 11));
+      expect(readAfter(2, 0n, 0n, seen)).toBe(BigInt(seen * 11));
       restart();
-      expect(after(3, 0n, 0n, seen)).toBe(BigInt(seen * 11));
+      expect(readAfter(3, 0n, 0n, seen)).toBe(BigInt(seen * 11));
     });
 
     it('type 2 drops global pages, too', () => {
-      expect(after(2, 0n, 0n, 1, READ_WRITE | Pte.global)).toBe(11n);
+      expect(readAfter(2, 0n, 0n, 1, READ_WRITE | Pte.global)).toBe(11n);
     });
 
     it.each([
@@ -329,7 +329,7 @@ describe('PCID', () => {
     });
 
     it('looks at the address of type 0 only', () => {
-      expect(after(1, 1n, 0x8000_0000_0000n, 1)).toBe(11n);
+      expect(readAfter(1, 1n, 0x8000_0000_0000n, 1)).toBe(11n);
     });
 
     it('has no PCIDs to speak of while CR4.PCIDE is clear', () => {
