@@ -1,7 +1,10 @@
 /**
  * SSE floating-point arithmetic in everything that MXCSR can ask for: rounding modes, denormals as zeros (DAZ), flushing to
- * zero (FTZ), exception flags, unmasked exceptions. Generated code does the usual case itself (isa/sse-float.ts); what is left
- * is exact here by integers. SDM 1 chapter 11.5 and appendix E.
+ * zero (FTZ), exception flags, unmasked exceptions. Generated code does the usual case itself (isa/sse-float.ts); the rest is
+ * exact here. SDM 1 chapter 11.5 and appendix E.
+ *
+ * Method: the host's doubles give a result to nearest, Knuth's and Dekker's formulas the sign of its error, both together what
+ * any rounding to either format needs. Operands of products, quotients and roots are scaled, so that no exponent is in the way.
  */
 
 import * as state from './state.ts';
@@ -17,507 +20,469 @@ const BEFORE = INVALID | DENORMAL | ZERO_DIVIDE;
 const ALL_EXCEPTIONS = 0x3f;
 
 /** MXCSR: denormals are zeros, flush to zero, rounding control, exception masks. */
-export const DAZ = 1 << 6;
-export const FTZ = 1 << 15;
-export const ROUNDING_SHIFT = 13;
+const DAZ = 1 << 6;
+const FTZ = 1 << 15;
+const ROUNDING_SHIFT = 13;
 export const ROUNDING = 3 << ROUNDING_SHIFT;
 export const MASK_SHIFT = 7;
-export const MASKS = ALL_EXCEPTIONS << MASK_SHIFT;
 
 const [NEAREST, DOWN, UP, TOWARDS_ZERO] = [0, 1, 2, 3];
 
-/** A binary interchange format. */
+const SIGN = 0x8000_0000 | 0;
+const MAGNITUDE = 0x7fff_ffff;
+
+/** A binary interchange format, by the high word of its encodings: for singles the only one. */
 interface Format {
-  bits: 32 | 64;
-  /** Bits of the fraction; the precision is one more. */
-  fraction: number;
-  bias: number;
-  sign: bigint;
-  quiet: bigint;
-  infinity: bigint;
-  indefinite: bigint;
+  single: boolean;
+  infinity: number;
+  quiet: number;
+  /** Bits of a significand. */
+  precision: number;
+  /** Exponents of normal numbers, 1 ≤ significand < 2. */
+  minimumExponent: number;
+  maximumExponent: number;
+  largest: number;
 }
 
-function format(bits: 32 | 64, fraction: number): Format {
-  const exponentBits = bits - 1 - fraction;
-  const sign = 1n << BigInt(bits - 1);
-  const infinity = ((1n << BigInt(exponentBits)) - 1n) << BigInt(fraction);
-  const quiet = 1n << BigInt(fraction - 1);
-  return { bits, fraction, bias: 2 ** (exponentBits - 1) - 1, sign, quiet, infinity, indefinite: sign | infinity | quiet };
+const SINGLE: Format = {
+  single: true, infinity: 0x7f80_0000, quiet: 0x0040_0000, precision: 24, minimumExponent: -126, maximumExponent: 127, largest: 2 ** 128 - 2 ** 104,
+}; // biome-ignore format: a table
+const DOUBLE: Format = {
+  single: false, infinity: 0x7ff0_0000, quiet: 0x0008_0000, precision: 53, minimumExponent: -1022, maximumExponent: 1023, largest: Number.MAX_VALUE,
+}; // biome-ignore format: a table
+
+const TWO_32 = 2 ** 32;
+const LEAST_DENORMAL_EXPONENT = -1074;
+
+/** Where a number's encoding is looked at, and made. */
+const number = new Float64Array(1);
+const words = new Int32Array(number.buffer);
+const single = new Float32Array(number.buffer);
+
+function powerOfTwo(exponent: number): number {
+  const place = exponent - LEAST_DENORMAL_EXPONENT;
+  words[0] = exponent < DOUBLE.minimumExponent && place < 32 ? 1 << place : 0;
+  words[1] = exponent >= DOUBLE.minimumExponent ? (exponent + 1023) << 20 : place < 32 ? 0 : 1 << (place - 32);
+  return number[0];
 }
 
-const SINGLE = format(32, 23);
-const DOUBLE = format(64, 52);
-
-/** A number taken apart: significand × 2^exponent where it is finite. */
-interface Unpacked {
-  bits: bigint;
-  kind: 'zero' | 'finite' | 'infinite' | 'nan';
-  negative: boolean;
-  signaling: boolean;
-  denormal: boolean;
-  significand: bigint;
-  exponent: number;
+/** Exponent of a normal number. */
+function exponentOf(value: number): number {
+  number[0] = value;
+  return ((words[1] >>> 20) & 0x7ff) - 1023;
 }
 
-function bitLength(value: bigint): number {
-  const digits = value.toString(16);
-  return 4 * (digits.length - 1) + 32 - Math.clz32(Number.parseInt(digits[0], 16));
+/** The error of a product of two numbers from 1 to 4 (Dekker): exact. */
+function productError(a: number, b: number, product: number): number {
+  const splitA = 134217729 * a;
+  const highA = splitA - (splitA - a);
+  const lowA = a - highA;
+  const splitB = 134217729 * b;
+  const highB = splitB - (splitB - b);
+  const lowB = b - highB;
+  return lowA * lowB - (product - highA * highB - lowA * highB - highA * lowB);
 }
 
-function squareRootOf(value: bigint): bigint {
-  let root = 1n << BigInt((bitLength(value) + 1) >> 1);
-  for (;;) {
-    const next = (root + value / root) >> 1n;
-    if (next >= root) return root;
-    root = next;
-  }
+/** A finite value rounded to an integer. */
+function toIntegral(value: number, mode: number): number {
+  if (mode === DOWN) return Math.floor(value);
+  if (mode === UP) return Math.ceil(value);
+  if (mode === TOWARDS_ZERO) return Math.trunc(value);
+  const below = Math.floor(value);
+  const rest = value - below;
+  return rest > 0.5 || (rest === 0.5 && below % 2 !== 0) ? below + 1 : below;
 }
 
-type Binary = (u: SseUnit, f: Format, a: Unpacked, b: Unpacked) => bigint;
-/** An operation on so many lanes of a format; `detail` is its immediate. Reads `u.inputs`, writes `u.results`. */
-type Operation = (u: SseUnit, f: Format, lanes: number, detail: number) => void;
-
-const lanewise =
-  (binary: Binary): Operation =>
-  (u, f, lanes) => {
-    for (let i = 0; i < lanes; i++) u.put(f.bits, i, binary(u, f, u.operand(f, 0, i), u.operand(f, 1, i)));
-  };
-
-const add: Binary = (u, f, a, b) => {
-  const nan = u.nanOf(f, a, b);
-  if (nan !== undefined) return nan;
-  if (a.kind === 'infinite' && b.kind === 'infinite' && a.negative !== b.negative) return u.invalid(f);
-  u.noteDenormals(a, b);
-  if (a.kind === 'infinite') return a.bits;
-  if (b.kind === 'infinite') return b.bits;
-  const exponent = Math.min(a.exponent, b.exponent);
-  const term = ({ negative, significand, exponent: e }: Unpacked): bigint =>
-    (negative ? -significand : significand) << BigInt(e - exponent);
-  const sum = term(a) + term(b);
-  if (sum !== 0n) return u.round(f, sum < 0n, sum < 0n ? -sum : sum, exponent);
-  const negative = a.negative === b.negative && a.kind === 'zero' && b.kind === 'zero' ? a.negative : u.rounding === DOWN;
-  return negative ? f.sign : 0n;
-};
-
-const negated = (f: Format, a: Unpacked): Unpacked =>
-  a.kind === 'nan' ? a : { ...a, bits: a.bits ^ f.sign, negative: !a.negative };
-const subtract: Binary = (u, f, a, b) => add(u, f, a, negated(f, b));
-
-const multiply: Binary = (u, f, a, b) => {
-  const nan = u.nanOf(f, a, b);
-  if (nan !== undefined) return nan;
-  const infinite = a.kind === 'infinite' || b.kind === 'infinite';
-  const zero = a.kind === 'zero' || b.kind === 'zero';
-  if (infinite && zero) return u.invalid(f);
-  u.noteDenormals(a, b);
-  const negative = a.negative !== b.negative;
-  const sign = negative ? f.sign : 0n;
-  if (infinite) return sign | f.infinity;
-  if (zero) return sign;
-  return u.round(f, negative, a.significand * b.significand, a.exponent + b.exponent);
-};
-
-const divide: Binary = (u, f, a, b) => {
-  const nan = u.nanOf(f, a, b);
-  if (nan !== undefined) return nan;
-  if (a.kind === b.kind && a.kind !== 'finite') return u.invalid(f);
-  const negative = a.negative !== b.negative;
-  const sign = negative ? f.sign : 0n;
-  if (a.kind === 'finite' && b.kind === 'zero') {
-    u.flags |= ZERO_DIVIDE;
-    return sign | f.infinity;
-  }
-  u.noteDenormals(a, b);
-  if (a.kind === 'infinite' || b.kind === 'zero') return sign | f.infinity;
-  if (a.kind === 'zero' || b.kind === 'infinite') return sign;
-  const shift = Math.max(0, f.fraction + 4 + bitLength(b.significand) - bitLength(a.significand));
-  const dividend = a.significand << BigInt(shift);
-  const quotient = dividend / b.significand;
-  return u.round(f, negative, quotient, a.exponent - b.exponent - shift, quotient * b.significand !== dividend);
-};
-
-/** Of the second operand. */
-const squareRoot: Binary = (u, f, _, b) => {
-  const nan = u.nanOf(f, b, b);
-  if (nan !== undefined) return nan;
-  if (b.kind === 'zero') return b.bits;
-  if (b.negative) return u.invalid(f);
-  u.noteDenormals(b, b);
-  if (b.kind === 'infinite') return b.bits;
-  // Twice as many bits as the root is to have, and an even exponent.
-  let shift = Math.max(0, 2 * (f.fraction + 4) - bitLength(b.significand));
-  if ((b.exponent - shift) & 1) shift++;
-  const radicand = b.significand << BigInt(shift);
-  const root = squareRootOf(radicand);
-  return u.round(f, false, root, (b.exponent - shift) / 2, root * root !== radicand);
-};
-
-const [LESS, EQUAL, GREATER, UNORDERED] = [1, 2, 4, 8];
-
-function relationOf(f: Format, a: Unpacked, b: Unpacked): number {
-  if (a.kind === 'nan' || b.kind === 'nan') return UNORDERED;
-  const key = ({ bits, negative }: Unpacked): bigint => (negative ? -(bits ^ f.sign) : bits);
-  return key(a) < key(b) ? LESS : key(a) > key(b) ? GREATER : EQUAL;
-}
-
-/** Notes what comparing raises: an invalid operation for signaling NaNs, or for any. */
-function compare(u: SseUnit, f: Format, a: Unpacked, b: Unpacked, quiet: boolean): number {
-  const relation = relationOf(f, a, b);
-  if (relation !== UNORDERED) u.noteDenormals(a, b);
-  else if (!quiet || a.signaling || b.signaling) u.flags |= INVALID;
-  return relation;
-}
-
-const chooses =
-  (wanted: number): Binary =>
-  (u, f, a, b) =>
-    compare(u, f, a, b, false) === wanted ? a.bits : b.bits;
-
-/** Relations that hold for predicates 0 to 3 (EQ, LT, LE, UNORD); 4 to 7 are their opposites. */
-const PREDICATES = [EQUAL, LESS, LESS | EQUAL, UNORDERED];
-const compareToMask: Operation = (u, f, lanes, predicate) => {
-  const quiet = (predicate & 3) === 0 || (predicate & 3) === 3;
-  for (let i = 0; i < lanes; i++) {
-    const holds = (compare(u, f, u.operand(f, 0, i), u.operand(f, 1, i), quiet) & PREDICATES[predicate & 3]) !== 0;
-    u.put(f.bits, i, holds !== (predicate & 4) > 0 ? -1n : 0n);
-  }
-};
-
-/** The answer is in the result's low bits: at least, at most. */
-const compareToFlags =
-  (quiet: boolean): Operation =>
-  (u, f) => {
-    const relation = compare(u, f, u.operand(f, 0, 0), u.operand(f, 1, 0), quiet);
-    u.put(32, 0, BigInt((relation & (EQUAL | GREATER) ? 1 : 0) | (relation & (EQUAL | LESS) ? 2 : 0)));
-  };
-
-const addSubtract: Operation = (u, f, lanes) => {
-  for (let i = 0; i < lanes; i++) u.put(f.bits, i, (i & 1 ? add : subtract)(u, f, u.operand(f, 0, i), u.operand(f, 1, i)));
-};
-
-/** DPPS and DPPD: products of chosen lanes, sums of neighbours, and the sum of those; each step may raise what it finds. */
-const dotProduct: Operation = (u, f, lanes, control) => {
-  let terms = Array.from({ length: lanes }, (_, i) =>
-    control & (16 << i) ? multiply(u, f, u.operand(f, 0, i), u.operand(f, 1, i)) : 0n,
-  );
-  while (terms.length > 1 && u.settle()) {
-    const addends = terms.map((bits) => u.unpack(f, bits));
-    terms = addends.filter((_, i) => i % 2 === 0).map((a, i) => add(u, f, a, addends[2 * i + 1]));
-  }
-  for (let i = 0; i < lanes; i++) u.put(f.bits, i, control & (1 << i) ? terms[0] : 0n);
-};
-
-/** ROUNDPS and its kin: bits 0 and 1 of the immediate are the mode, unless bit 2 names MXCSR's; bit 3 keeps precision quiet. */
-const roundToIntegral: Operation = (u, f, lanes, control) => {
-  const mode = control & 4 ? u.rounding : control & 3;
-  for (let i = 0; i < lanes; i++) {
-    const b = u.operand(f, 1, i);
-    let bits = u.nanOf(f, b, b) ?? b.bits;
-    if (b.kind === 'finite') {
-      const { value, inexact } = u.roundOff(b.significand, -b.exponent, false, b.negative, mode);
-      bits = (b.negative ? f.sign : 0n) | (value === 0n ? 0n : u.round(f, false, value, 0));
-      if (inexact && !(control & 8)) u.flags |= PRECISION;
-    }
-    u.put(f.bits, i, bits);
-  }
-};
-
-const toFormat =
-  (to: Format): Operation =>
-  (u, from, lanes) => {
-    const shift = BigInt(Math.abs(to.fraction - from.fraction));
-    const wider = to.fraction > from.fraction;
-    for (let i = 0; i < lanes; i++) {
-      const b = u.operand(from, 1, i);
-      let bits = b.negative ? to.sign : 0n;
-      if (b.kind === 'nan') {
-        if (b.signaling) u.flags |= INVALID;
-        const fraction = b.bits & (from.quiet * 2n - 1n);
-        bits |= to.infinity | to.quiet | (wider ? fraction << shift : fraction >> shift);
-      } else if (b.kind === 'infinite') bits |= to.infinity;
-      else if (b.kind === 'finite') {
-        u.noteDenormals(b, b);
-        bits = u.round(to, b.negative, b.significand, b.exponent);
-      }
-      u.put(to.bits, i, bits);
-    }
-  };
-
-const toInteger =
-  (bits: 32 | 64, truncates: boolean): Operation =>
-  (u, f, lanes) => {
-    const limit = 1n << BigInt(bits - 1);
-    for (let i = 0; i < lanes; i++) {
-      const b = u.operand(f, 1, i);
-      let result = -limit;
-      const mode = truncates ? TOWARDS_ZERO : u.rounding;
-      const { value, inexact } = u.roundOff(b.significand, -b.exponent, false, b.negative, mode);
-      const signed = b.negative ? -value : value;
-      if (b.kind === 'nan' || b.kind === 'infinite' || signed < -limit || signed >= limit) u.flags |= INVALID;
-      else {
-        if (inexact) u.flags |= PRECISION;
-        result = signed;
-      }
-      u.put(bits, i, result);
-    }
-  };
-
-const fromInteger =
-  (bits: 32 | 64): Operation =>
-  (u, f, lanes) => {
-    for (let i = 0; i < lanes; i++) {
-      const value = BigInt.asIntN(bits, u.get(bits, 1, i));
-      u.put(f.bits, i, value === 0n ? 0n : u.round(f, value < 0n, value < 0n ? -value : value, 0));
-    }
-  };
-
-const TABLE = {
-  add: lanewise(add),
-  sub: lanewise(subtract),
-  mul: lanewise(multiply),
-  div: lanewise(divide),
-  sqrt: lanewise(squareRoot),
-  addSubtract,
-  min: lanewise(chooses(LESS)),
-  max: lanewise(chooses(GREATER)),
-  compare: compareToMask,
-  comi: compareToFlags(false),
-  ucomi: compareToFlags(true),
-  dotProduct,
-  round: roundToIntegral,
-  toSingle: toFormat(SINGLE),
-  toDouble: toFormat(DOUBLE),
-  toInteger32: toInteger(32, false),
-  toInteger64: toInteger(64, false),
-  truncate32: toInteger(32, true),
-  truncate64: toInteger(64, true),
-  fromInteger32: fromInteger(32),
-  fromInteger64: fromInteger(64),
-} satisfies Record<string, Operation>;
-
-export type SseOperation = keyof typeof TABLE;
-const NAMES = Object.keys(TABLE) as SseOperation[];
-const OPERATIONS: Operation[] = Object.values(TABLE);
-/** The first ones have a quick way for numbers without peculiarities. */
-const QUICK = NAMES.indexOf('sqrt');
+const OPERATIONS = [
+  'add', 'sub', 'mul', 'div', 'sqrt', 'addSubtract', 'min', 'max', 'compare', 'comi', 'ucomi', 'round', 'toSingle', 'toDouble',
+  'toInteger32', 'toInteger64', 'truncate32', 'truncate64', 'fromInteger32', 'fromInteger64',
+] as const; // biome-ignore format: a table
+export type SseOperation = (typeof OPERATIONS)[number];
 
 const OF_DOUBLES = 1 << 8;
 const LANES_SHIFT = 9;
 
-/** The number of an operation on lanes of 32 or 64 bits (of a conversion from integers: the results'), for `SseUnit.execute`. */
+/** The number that `SseUnit.execute` takes for an operation on lanes of 32 or 64 bits (of a conversion from integers: the results'). */
 export const sseOperation = (name: SseOperation, bits: 32 | 64, lanes: number): number =>
-  NAMES.indexOf(name) | (bits === 64 ? OF_DOUBLES : 0) | (lanes << LANES_SHIFT);
+  OPERATIONS.indexOf(name) | (bits === 64 ? OF_DOUBLES : 0) | (lanes << LANES_SHIFT);
 
-const OPERAND_BYTES = 16;
+/** Relations of two numbers as bits of a set, and those that hold for predicates 0 to 3 (EQ, LT, LE, UNORD); 4 to 7 are their opposites. */
+const [LESS, EQUAL, GREATER, UNORDERED] = [1, 2, 4, 8];
+const PREDICATES = [EQUAL, LESS, LESS | EQUAL, UNORDERED];
+
+const ARGUMENT_WORDS = 8;
+const RESULT_WORDS = 4;
 
 export class SseUnit {
-  /** Exceptions found since the last `settle`. */
-  flags = 0;
-  rounding = NEAREST;
-  private readonly memory: DataView;
-  private readonly inputs = new DataView(new ArrayBuffer(2 * OPERAND_BYTES));
-  private readonly inputBytes = new Uint8Array(this.inputs.buffer);
-  private readonly memoryBytes: Uint8Array;
-  private results = 0;
+  private readonly memory: Int32Array;
+  private readonly inputs = new Int32Array(ARGUMENT_WORDS);
+  private readonly results = new Int32Array(RESULT_WORDS);
   private mxcsr = 0;
-  private completes = true;
+  /** Exceptions found so far. */
+  private flags = 0;
+  private rounding = NEAREST;
+  /** The format of operands. */
+  private format = SINGLE;
+  /** An operand was denormal; it counts where the operation is performed. */
+  private denormal = false;
+  private inexact = false;
+  /** The lane that is being made. */
+  private low = 0;
+  private high = 0;
 
   constructor(buffer: ArrayBufferLike) {
-    this.memory = new DataView(buffer);
-    this.memoryBytes = new Uint8Array(buffer);
+    this.memory = new Int32Array(buffer);
   }
 
   /**
    * Performs an operation (`sseOperation`) on the vCPU at `base`: operands in ARGUMENT, 16 bytes each (unary ones take the
-   * second), the result in their place. False where an exception is unmasked: MXCSR tells which, there is no result.
+   * second), the result in the first one's place. False where an exception is unmasked: MXCSR tells which, there is no result.
    */
   execute(base: number, operation: number, detail: number): boolean {
-    const arguments_ = base + state.ARGUMENT;
-    this.mxcsr = this.memory.getUint32(base + state.MXCSR, true);
-    this.inputBytes.set(this.memoryBytes.subarray(arguments_, arguments_ + 2 * OPERAND_BYTES));
-    this.results = arguments_;
-    const [index, lanes] = [operation & 0xff, operation >> LANES_SHIFT];
-    const f = operation & OF_DOUBLES ? DOUBLE : SINGLE;
-    if (index <= QUICK && (this.mxcsr & (MASKS | ROUNDING | PRECISION)) === (MASKS | PRECISION) && this.quick(index, f, lanes))
-      return true;
+    const { memory, inputs, results } = this;
+    const at = (base + state.ARGUMENT) >> 2;
+    const mxcsrAt = (base + state.MXCSR) >> 2;
+    for (let i = 0; i < ARGUMENT_WORDS; i++) inputs[i] = memory[at + i];
+    results.fill(0);
+    this.mxcsr = memory[mxcsrAt];
     this.rounding = (this.mxcsr >> ROUNDING_SHIFT) & 3;
     this.flags = 0;
-    this.completes = true;
-    this.memoryBytes.fill(0, arguments_, arguments_ + OPERAND_BYTES);
-    OPERATIONS[index](this, f, lanes, detail);
-    this.settle();
-    this.memory.setUint32(base + state.MXCSR, this.mxcsr, true);
-    return this.completes;
-  }
-
-  /**
-   * The four operations and the root where all operands and results are normal numbers or plainly zero: with everything masked,
-   * rounding to nearest and precision noted before, nothing can come of them but the result. False where that is not so.
-   */
-  private quick(index: number, f: Format, lanes: number): boolean {
-    const { inputs } = this;
-    const single = f.bits === 32;
-    const [least, most] = single ? [2 ** -126, 2 ** 128 * (1 - 2 ** -24)] : [2 ** -1022, Number.MAX_VALUE];
-    const results: number[] = [];
-    for (let i = 0; i < lanes; i++) {
-      let a = single ? inputs.getFloat32(4 * i, true) : inputs.getFloat64(8 * i, true);
-      let b = single ? inputs.getFloat32(OPERAND_BYTES + 4 * i, true) : inputs.getFloat64(OPERAND_BYTES + 8 * i, true);
-      if (NAMES[index] === 'sqrt') a = b;
-      const [sizeA, sizeB] = [Math.abs(a), Math.abs(b)];
-      if (!(sizeA <= most && sizeB <= most)) return false;
-      if (sizeA < least && a !== 0) {
-        if (!(this.mxcsr & DAZ)) return false;
-        a *= 0;
-      }
-      if (sizeB < least && b !== 0) {
-        if (!(this.mxcsr & DAZ)) return false;
-        b *= 0;
-      }
-      let result: number;
-      let zero = false;
-      switch (NAMES[index]) {
-        case 'add':
-          result = a + b;
-          zero = true;
-          break;
-        case 'sub':
-          result = a - b;
-          zero = true;
-          break;
-        case 'mul':
-          result = a * b;
-          zero = a === 0 || b === 0;
-          break;
-        case 'div':
-          result = a / b;
-          zero = a === 0;
-          break;
-        case 'sqrt':
-          result = Math.sqrt(b);
-          zero = true;
-          break;
-        default:
-          return false;
-      }
-      if (single) result = Math.fround(result);
-      const size = Math.abs(result);
-      // The least normal number may have been rounded up to, from what counts as tiny.
-      if (!(size > least && size <= most) && !(result === 0 && zero)) return false;
-      results.push(result);
-    }
-    this.memoryBytes.fill(0, this.results, this.results + OPERAND_BYTES);
-    results.forEach((result, i) => {
-      if (single) this.memory.setFloat32(this.results + 4 * i, result, true);
-      else this.memory.setFloat64(this.results + 8 * i, result, true);
-    });
+    this.format = operation & OF_DOUBLES ? DOUBLE : SINGLE;
+    const name = OPERATIONS[operation & 0xff];
+    const lanes = operation >> LANES_SHIFT;
+    for (let lane = 0; lane < lanes; lane++) this.performLane(name, lane, detail);
+    const unmasked = this.flags & ~(this.mxcsr >> MASK_SHIFT) & ALL_EXCEPTIONS;
+    memory[mxcsrAt] = this.mxcsr | (unmasked & BEFORE ? this.flags & BEFORE : this.flags);
+    if (unmasked !== 0) return false;
+    for (let i = 0; i < RESULT_WORDS; i++) memory[at + i] = results[i];
     return true;
   }
 
-  /** Takes what was found into MXCSR; false where something of it is unmasked. */
-  settle(): boolean {
-    if (!this.completes) return false;
-    const unmasked = this.flags & ~(this.mxcsr >> MASK_SHIFT) & ALL_EXCEPTIONS;
-    this.mxcsr |= unmasked & BEFORE ? this.flags & BEFORE : this.flags;
-    this.flags = 0;
-    this.completes = unmasked === 0;
-    return this.completes;
-  }
-
-  get(bits: 32 | 64, operand: 0 | 1, lane: number): bigint {
-    const at = operand * OPERAND_BYTES + (lane * bits) / 8;
-    return bits === 32 ? BigInt(this.inputs.getUint32(at, true)) : this.inputs.getBigUint64(at, true);
-  }
-
-  put(bits: 32 | 64, lane: number, value: bigint): void {
-    const at = this.results + (lane * bits) / 8;
-    if (bits === 32) this.memory.setUint32(at, Number(BigInt.asUintN(32, value)), true);
-    else this.memory.setBigUint64(at, BigInt.asUintN(64, value), true);
-  }
-
-  operand(f: Format, operand: 0 | 1, lane: number): Unpacked {
-    return this.unpack(f, this.get(f.bits, operand, lane));
-  }
-
-  unpack(f: Format, bits: bigint): Unpacked {
-    const negative = (bits & f.sign) !== 0n;
-    const fraction = bits & (f.quiet * 2n - 1n);
-    const biased = Number((bits & f.infinity) >> BigInt(f.fraction));
-    const common = { bits, negative, signaling: false, denormal: false, significand: 0n, exponent: 1 - f.bias - f.fraction };
-    if ((bits & f.infinity) === f.infinity) {
-      return fraction === 0n
-        ? { ...common, kind: 'infinite' }
-        : { ...common, kind: 'nan', signaling: (fraction & f.quiet) === 0n };
+  private performLane(name: SseOperation, lane: number, detail: number): void {
+    const { inputs, format } = this;
+    const wide = !format.single;
+    const place = wide ? 2 * lane : lane;
+    const aLow = inputs[place];
+    const aHigh = wide ? inputs[place + 1] : aLow;
+    const bLow = inputs[4 + place];
+    const bHigh = wide ? inputs[4 + place + 1] : bLow;
+    this.denormal = false;
+    switch (name) {
+      case 'add':
+      case 'mul':
+      case 'div':
+        this.binary(name, aHigh, aLow, bHigh, bLow, false);
+        return this.store(lane, format);
+      case 'sub':
+        this.binary('add', aHigh, aLow, bHigh, bLow, true);
+        return this.store(lane, format);
+      case 'addSubtract':
+        this.binary('add', aHigh, aLow, bHigh, bLow, (lane & 1) === 0);
+        return this.store(lane, format);
+      case 'sqrt':
+        this.squareRoot(bHigh, bLow);
+        return this.store(lane, format);
+      case 'min':
+      case 'max': {
+        const first = this.compare(aHigh, aLow, bHigh, bLow, false) === (name === 'min' ? LESS : GREATER);
+        this.set(first ? aHigh : bHigh, first ? aLow : bLow);
+        // A denormal that counts as zero is one in the result.
+        if (this.mxcsr & DAZ && this.isDenormal(this.high, this.low)) this.set(this.high & SIGN, 0);
+        return this.store(lane, format);
+      }
+      case 'compare': {
+        const quiet = (detail & 3) === 0 || (detail & 3) === 3;
+        const holds = (this.compare(aHigh, aLow, bHigh, bLow, quiet) & PREDICATES[detail & 3]) !== 0;
+        const mask = holds !== (detail & 4) > 0 ? -1 : 0;
+        this.set(mask, mask);
+        return this.store(lane, format);
+      }
+      case 'comi':
+      case 'ucomi': {
+        // At least, at most.
+        const relation = this.compare(aHigh, aLow, bHigh, bLow, name === 'ucomi');
+        this.results[0] = (relation & (EQUAL | GREATER) ? 1 : 0) | (relation & (EQUAL | LESS) ? 2 : 0);
+        return;
+      }
+      case 'round':
+        this.roundToIntegral(bHigh, bLow, detail);
+        return this.store(lane, format);
+      case 'toSingle':
+        this.toFormat(SINGLE, bHigh, bLow);
+        return this.store(lane, SINGLE);
+      case 'toDouble':
+        this.toFormat(DOUBLE, bHigh, bLow);
+        return this.store(lane, DOUBLE);
+      case 'toInteger32':
+      case 'truncate32':
+        this.toInteger(32, bHigh, bLow, name === 'truncate32' ? TOWARDS_ZERO : this.rounding);
+        this.results[lane] = this.low;
+        return;
+      case 'toInteger64':
+      case 'truncate64':
+        this.toInteger(64, bHigh, bLow, name === 'truncate64' ? TOWARDS_ZERO : this.rounding);
+        return this.store(lane, DOUBLE);
+      case 'fromInteger32':
+        this.sum(inputs[4 + lane], 0);
+        return this.store(lane, format);
+      case 'fromInteger64':
+        this.sum(inputs[5] * TWO_32, inputs[4] >>> 0);
+        return this.store(lane, format);
     }
-    if (biased > 0)
-      return { ...common, kind: 'finite', significand: fraction | (f.quiet * 2n), exponent: biased - f.bias - f.fraction };
-    if (fraction === 0n || this.mxcsr & DAZ) return { ...common, kind: 'zero', bits: bits & f.sign };
-    return { ...common, kind: 'finite', denormal: true, significand: fraction };
   }
 
-  /** The NaN that comes of operands of which one is a NaN: the first of them, quiet. */
-  nanOf(f: Format, a: Unpacked, b: Unpacked): bigint | undefined {
-    if (a.kind !== 'nan' && b.kind !== 'nan') return undefined;
-    if (a.signaling || b.signaling) this.flags |= INVALID;
-    return (a.kind === 'nan' ? a.bits : b.bits) | f.quiet;
+  // --- Encodings ----------------------------------------------------------------------------------
+
+  private set(high: number, low: number): void {
+    this.high = high;
+    this.low = low;
   }
 
-  invalid(f: Format): bigint {
+  private store(lane: number, { single: narrow }: Format): void {
+    if (narrow) this.results[lane] = this.high;
+    else {
+      this.results[2 * lane] = this.low;
+      this.results[2 * lane + 1] = this.high;
+    }
+  }
+
+  /** The lane becomes a number that the format holds exactly. */
+  private put(value: number, { single: narrow }: Format): void {
+    if (narrow) {
+      single[0] = value;
+      this.set(words[0], 0);
+    } else {
+      number[0] = value;
+      this.set(words[1], words[0]);
+    }
+  }
+
+  private isNan(high: number, low: number): boolean {
+    const { infinity, single: narrow } = this.format;
+    const size = high & MAGNITUDE;
+    return size > infinity || (size === infinity && !narrow && low !== 0);
+  }
+
+  private isDenormal(high: number, low: number): boolean {
+    const rest = this.format.single ? 0 : low;
+    return (high & this.format.infinity) === 0 && ((high & MAGNITUDE) | rest) !== 0;
+  }
+
+  /** What an operand stands for, if it is no NaN; notes a denormal, or takes it for zero. */
+  private valueOf(high: number, low: number): number {
+    if (this.isDenormal(high, low)) {
+      if (this.mxcsr & DAZ) return high < 0 ? -0 : 0;
+      this.denormal = true;
+    }
+    words[0] = this.format.single ? high : low;
+    if (this.format.single) return single[0];
+    words[1] = high;
+    return number[0];
+  }
+
+  /** A result of operands that are denormal, maybe. */
+  private noteDenormal(): void {
+    if (this.denormal) this.flags |= DENORMAL;
+  }
+
+  private invalid(): void {
     this.flags |= INVALID;
-    return f.indefinite;
+    this.set(SIGN | this.format.infinity | this.format.quiet, 0);
   }
 
-  noteDenormals(a: Unpacked, b: Unpacked): void {
-    if (a.denormal || b.denormal) this.flags |= DENORMAL;
+  /** Of operands of which one is a NaN the first that is, made quiet. */
+  private propagate(aHigh: number, aLow: number, bHigh: number, bLow: number): void {
+    const { quiet } = this.format;
+    const first = this.isNan(aHigh, aLow);
+    if ((first && !(aHigh & quiet)) || (this.isNan(bHigh, bLow) && !(bHigh & quiet))) this.flags |= INVALID;
+    this.set((first ? aHigh : bHigh) | quiet, first ? aLow : bLow);
   }
 
-  /** Drops the low `drop` bits of a magnitude (adds that many zeros if negative); `sticky`: there is more below them. */
-  roundOff(
-    significand: bigint,
-    drop: number,
-    sticky: boolean,
-    negative: boolean,
-    mode: number,
-  ): { value: bigint; inexact: boolean } {
-    if (drop <= 0) return { value: significand << BigInt(-drop), inexact: sticky };
-    const kept = significand >> BigInt(drop);
-    const rest = significand - (kept << BigInt(drop));
-    const inexact = rest !== 0n || sticky;
-    const half = 1n << BigInt(drop - 1);
-    const up =
-      mode === NEAREST
-        ? rest > half || (rest === half && (sticky || (kept & 1n) === 1n))
-        : inexact && mode === (negative ? DOWN : UP);
-    return { value: up ? kept + 1n : kept, inexact };
-  }
+  // --- Arithmetic ---------------------------------------------------------------------------------
 
-  /** significand × 2^exponent (and something below its last bit, if `sticky`) as a number of the format, rounded. */
-  round(f: Format, negative: boolean, significand: bigint, exponent: number, sticky = false): bigint {
-    const sign = negative ? f.sign : 0n;
-    const drop = bitLength(significand) - 1 - f.fraction;
-    let { value, inexact } = this.roundOff(significand, drop, sticky, negative, this.rounding);
-    let leading = exponent + drop + f.fraction;
-    if (value >> BigInt(f.fraction + 1)) {
-      value >>= 1n;
-      leading++;
+  private binary(name: 'add' | 'mul' | 'div', aHigh: number, aLow: number, bHigh: number, bLow: number, negate: boolean): void {
+    if (this.isNan(aHigh, aLow) || this.isNan(bHigh, bLow)) return this.propagate(aHigh, aLow, bHigh, bLow);
+    const a = this.valueOf(aHigh, aLow);
+    const b = negate ? -this.valueOf(bHigh, bLow) : this.valueOf(bHigh, bLow);
+    if (name === 'div' && b === 0 && a !== 0 && Math.abs(a) < Number.POSITIVE_INFINITY) {
+      this.flags |= ZERO_DIVIDE;
+      return this.put(a / b, this.format);
     }
-    if (leading > f.bias) {
+    const plain = name === 'add' ? a + b : name === 'mul' ? a * b : a / b;
+    if (Number.isNaN(plain)) return this.invalid();
+    this.noteDenormal();
+    if (!Number.isFinite(a) || !Number.isFinite(b)) return this.put(plain, this.format);
+    if (name === 'add') return this.sum(a, b);
+    if (a === 0 || b === 0) return this.put(plain, this.format);
+    const [exponentA, exponentB] = [this.exponent(a), this.exponent(b)];
+    const [significandA, significandB] = [this.significand(a), this.significand(b)];
+    if (name === 'mul') {
+      const product = significandA * significandB;
+      return this.round(product, productError(significandA, significandB, product), exponentA + exponentB);
+    }
+    const quotient = significandA / significandB;
+    // What is left of the dividend has the sign of the error, if the divisor is positive.
+    const product = Math.abs(quotient) * Math.abs(significandB);
+    const rest = Math.abs(significandA) - product - productError(Math.abs(quotient), Math.abs(significandB), product);
+    this.round(quotient, quotient < 0 ? -rest : rest, exponentA - exponentB);
+  }
+
+  private exponent(value: number): number {
+    return Math.abs(value) < 2 ** -1022 ? exponentOf(value * 2 ** 200) - 200 : exponentOf(value);
+  }
+
+  /** The value with an exponent of 0. */
+  private significand(value: number): number {
+    number[0] = Math.abs(value) < 2 ** -1022 ? value * 2 ** 200 : value;
+    words[1] = (words[1] & 0x800f_ffff) | 0x3ff0_0000;
+    return number[0];
+  }
+
+  /** Of finite numbers; integers of 64 bits are sums, too. */
+  private sum(a: number, b: number): void {
+    let [first, second] = [a, b];
+    const size = Math.max(Math.abs(a), Math.abs(b));
+    let scale = 0;
+    if (size > 2 ** 1000) {
+      scale = 100;
+      first *= 2 ** -100;
+      second *= 2 ** -100;
+      // Of what is so much smaller than the other only the sign matters.
+      if (first === 0 && a !== 0) first = Math.sign(a) * Number.MIN_VALUE;
+      if (second === 0 && b !== 0) second = Math.sign(b) * Number.MIN_VALUE;
+    } else if (size < 2 ** -800) {
+      scale = -200;
+      first *= 2 ** 200;
+      second *= 2 ** 200;
+    }
+    const sum = first + second;
+    if (sum === 0) {
+      const same = first === 0 && second === 0 && Object.is(first, second);
+      return this.put(same ? first : this.rounding === DOWN ? -0 : 0, this.format);
+    }
+    const added = sum - first;
+    this.round(sum, first - (sum - added) + (second - added), scale);
+  }
+
+  private squareRoot(high: number, low: number): void {
+    if (this.isNan(high, low)) return this.propagate(high, low, high, low);
+    const value = this.valueOf(high, low);
+    if (value < 0) return this.invalid();
+    this.noteDenormal();
+    if (value === 0 || value === Number.POSITIVE_INFINITY) return this.put(value, this.format);
+    const exponent = this.exponent(value);
+    const radicand = this.significand(value) * (exponent & 1 ? 2 : 1);
+    const root = Math.sqrt(radicand);
+    const square = root * root;
+    this.round(root, radicand - square - productError(root, root, square), exponent >> 1);
+  }
+
+  /**
+   * The lane becomes (value + error) × 2^scale, rounded: `value` is that to nearest of which `error` has the exact rest's sign, and
+   * has a normal number's exponent.
+   */
+  private round(value: number, error: number, scale: number, format = this.format): void {
+    const negative = value < 0;
+    const size = Math.abs(value);
+    const rest = negative ? -error : error;
+    let exponent = exponentOf(size);
+    // Below a power of two numbers are closer.
+    if (rest < 0 && (words[1] & 0xf_ffff) === 0 && words[0] === 0) exponent--;
+    const { precision, minimumExponent, maximumExponent } = format;
+    let unit = exponent - precision + 1;
+    let count = this.roundToUnit(size, unit, rest, negative);
+    const leading = scale + (count === 2 ** precision ? exponent + 1 : exponent);
+    if (leading > maximumExponent) {
       this.flags |= OVERFLOW | PRECISION;
       const toInfinity = this.rounding === NEAREST || this.rounding === (negative ? DOWN : UP);
-      return sign | (toInfinity ? f.infinity : f.infinity - 1n);
+      const result = toInfinity ? Number.POSITIVE_INFINITY : format.largest;
+      return this.put(negative ? -result : result, format);
     }
     // Tiny is what would be below the least normal number if exponents had no end.
-    if (leading < 1 - f.bias) {
+    if (leading < minimumExponent) {
       const masked = (this.mxcsr & (UNDERFLOW << MASK_SHIFT)) !== 0;
       if (masked && this.mxcsr & FTZ) {
         this.flags |= UNDERFLOW | PRECISION;
-        return sign;
+        return this.put(negative ? -0 : 0, format);
       }
-      ({ value, inexact } = this.roundOff(significand, 1 - f.bias - f.fraction - exponent, sticky, negative, this.rounding));
-      this.flags |= (inexact ? PRECISION : 0) | (inexact || !masked ? UNDERFLOW : 0);
-      return sign | value;
+      unit = minimumExponent - precision + 1 - scale;
+      // Far below the least denormal number, how far does not matter.
+      count = this.roundToUnit(size, Math.min(unit, exponent + 3), rest, negative);
+      this.flags |= (this.inexact ? PRECISION : 0) | (this.inexact || !masked ? UNDERFLOW : 0);
+    } else if (this.inexact) this.flags |= PRECISION;
+    const result = count * powerOfTwo(unit + scale);
+    this.put(negative ? -result : result, format);
+  }
+
+  /** A magnitude, and a rest that is smaller than half of its last place, as a multiple of 2^unit. */
+  private roundToUnit(size: number, unit: number, rest: number, negative: boolean): number {
+    const quotient = size * powerOfTwo(-unit);
+    const below = Math.floor(quotient);
+    const part = quotient - below;
+    this.inexact = part !== 0 || rest !== 0;
+    // Just below an integer: the host has rounded up to it.
+    const fallsShort = part === 0 && rest < 0;
+    switch (this.rounding) {
+      case NEAREST:
+        return part > 0.5 || (part === 0.5 && (rest > 0 || (rest === 0 && below % 2 !== 0))) ? below + 1 : below;
+      case TOWARDS_ZERO:
+        return fallsShort ? below - 1 : below;
+      default: {
+        const away = this.inexact && this.rounding === (negative ? DOWN : UP);
+        return (fallsShort ? below - 1 : below) + (away ? 1 : 0);
+      }
     }
-    if (inexact) this.flags |= PRECISION;
-    return sign | (BigInt(leading + f.bias) << BigInt(f.fraction)) | (value & (f.quiet * 2n - 1n));
+  }
+
+  // --- Comparison and conversion ------------------------------------------------------------------
+
+  /** Notes what comparing raises: an invalid operation for signaling NaNs, or for any. */
+  private compare(aHigh: number, aLow: number, bHigh: number, bLow: number, quiet: boolean): number {
+    if (this.isNan(aHigh, aLow) || this.isNan(bHigh, bLow)) {
+      if (quiet) this.propagate(aHigh, aLow, bHigh, bLow);
+      else this.flags |= INVALID;
+      return UNORDERED;
+    }
+    const a = this.valueOf(aHigh, aLow);
+    const b = this.valueOf(bHigh, bLow);
+    this.noteDenormal();
+    return a < b ? LESS : a > b ? GREATER : EQUAL;
+  }
+
+  /** ROUNDPS and its kin: bits 0 and 1 of the immediate are the mode, unless bit 2 names MXCSR's; bit 3 keeps precision quiet. */
+  private roundToIntegral(high: number, low: number, control: number): void {
+    if (this.isNan(high, low)) return this.propagate(high, low, high, low);
+    const value = this.valueOf(high, low);
+    const result = Number.isFinite(value) ? toIntegral(value, control & 4 ? this.rounding : control & 3) : value;
+    if (result !== value && !(control & 8)) this.flags |= PRECISION;
+    this.put(result === 0 && high < 0 ? -0 : result, this.format);
+  }
+
+  private toFormat(to: Format, high: number, low: number): void {
+    if (this.isNan(high, low)) {
+      this.propagate(high, low, high, low);
+      const { infinity, quiet } = to;
+      if (to.single) this.set((high & SIGN) | infinity | quiet | ((high & 0xf_ffff) << 3) | (low >>> 29), 0);
+      else this.set((high & SIGN) | infinity | quiet | ((high & 0x7f_ffff) >>> 3), high << 29);
+      return;
+    }
+    const value = this.valueOf(high, low);
+    this.noteDenormal();
+    if (value === 0 || !Number.isFinite(value) || !to.single) return this.put(value, to);
+    if (this.denormal) this.round(value * 2 ** 200, 0, -200, to);
+    else this.round(value, 0, 0, to);
+  }
+
+  private toInteger(bits: 32 | 64, high: number, low: number, mode: number): void {
+    const limit = 2 ** (bits - 1);
+    const value = this.isNan(high, low) ? Number.POSITIVE_INFINITY : this.valueOf(high, low);
+    const integer = Number.isFinite(value) ? toIntegral(value, mode) : value;
+    if (integer >= -limit && integer < limit) {
+      if (integer !== value) this.flags |= PRECISION;
+      const upper = Math.floor(integer / TWO_32);
+      return this.set(upper | 0, (integer - upper * TWO_32) | 0);
+    }
+    this.flags |= INVALID;
+    this.set(SIGN, bits === 32 ? SIGN : 0);
   }
 }
