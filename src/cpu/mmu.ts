@@ -23,6 +23,8 @@ export interface Mmu {
   translate(base: number, address: bigint, access: number): number;
   /** CPL, RFLAGS.AC, CR0, CR4 or the like changed: another translation context may apply. */
   contextChanged(base: number): void;
+  /** DR0 to DR3 or DR7 changed: other accesses are watched. */
+  debugRegistersChanged(base: number): void;
   /** CR3 was written; `keep` is its bit 63 (no flush) under CR4.PCIDE. */
   addressSpaceChanged(base: number, keep: boolean): void;
   /** Forgets every translation of the vCPU, global ones too. */

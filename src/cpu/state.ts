@@ -150,5 +150,11 @@ export const NEXT_OP = 1288;
 export const PDPTE = 1296;
 /** What tells jump targets of the same RIP apart: in legacy modes CS's base in the upper half, an i64. */
 export const CODE_KEY = 1328;
+/** Non-zero from an NMI's delivery to the next IRET. i32 */
+export const NMI_BLOCKED = 1336;
+/** What DR7 arms, as bits, an i32: instruction and data breakpoints (engine/engine.ts). */
+export const BREAKPOINTS = 1340;
+export const CODE_BREAKPOINTS = 1;
+export const DATA_BREAKPOINTS = 2;
 
 export const VCPU_STATE_SIZE = 2048;

@@ -88,6 +88,7 @@ export class Vcpu {
   get code64(): boolean { return this.longMode && (this.get32(state.CS + state.SEGMENT_ATTRIBUTES) & (1 << 21)) !== 0; }
   get protectedMode(): boolean { return (this.get64(state.CR0) & Cr0.pe) !== 0n; }
   get virtual8086(): boolean { return (this.get64(state.RFLAGS) & Flag.virtual8086) !== 0n; }
+  get virtualModeExtensions(): boolean { return (this.get64(state.CR4) & Cr4.vme) !== 0n; }
   get interruptsEnabled(): boolean { return (this.get32(state.RFLAGS) & Number(Flag.interrupt)) !== 0; }
 
   get rflags(): bigint {

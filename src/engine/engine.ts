@@ -405,6 +405,8 @@ export class Engine implements Mmu {
     words[(base + state.TLB_BASE) >> 2] = words[(base + state.TLB_SLOT) >> 2] + (cpl === 3 ? user : supervisor) * L.CONTEXT_SIZE;
   }
 
+  debugRegistersChanged(_base: number): void {}
+
   addressSpaceChanged(base: number, keep: boolean): void {
     const vcpu = this.vcpuAt(base);
     const spaces = this.spaces[vcpu.index];

@@ -5,8 +5,10 @@
 
 import * as cr from '../cpu/control-registers.ts';
 import { Access } from '../cpu/mmu.ts';
+import * as far from '../cpu/far-transfers.ts';
 import * as segments from '../cpu/segments.ts';
 import * as state from '../cpu/state.ts';
+import * as virtual8086 from '../cpu/virtual-8086.ts';
 import { Cr4, Flag, generalProtection, undefinedOpcode, type Vcpu } from '../cpu/vcpu.ts';
 import type { AccessBytes } from '../memory/bus.ts';
 import type { Engine } from './engine.ts';
@@ -116,38 +118,42 @@ export function createHelpers(engine: Engine, environment: Environment): Helpers
     popf: (base: number, bits: number): void => {
       const vcpu = at(base);
       const value = vcpu.argument(0);
-      const mask = segments.writableFlags(vcpu, vcpu.cpl, bits) & ~Flag.resume;
+      if (vcpu.protectedMode && vcpu.virtual8086 && virtual8086.ioPrivilege(vcpu.get64(state.RFLAGS)) !== 3) return virtual8086.setVirtualFlags(vcpu, value, bits);
+      const mask = far.writableFlags(vcpu, vcpu.cpl, bits) & ~Flag.resume;
       const old = vcpu.rflags;
       vcpu.rflags = (old & ~mask & ~Flag.resume) | (value & mask);
     },
-    /** INT n and its like; the IP to return to is in argument 0. `type` 5 (INT1) is not checked against the gate's DPL. */
+    /** CLI and STI that IOPL forbids; PUSHF of a virtual-8086 task below IOPL 3. */
+    set_virtual_interrupt_flag: (base: number, enabled: number): void => virtual8086.setVirtualInterruptFlag(at(base), enabled !== 0),
+    virtual_flags: (base: number, bits: number): void => at(base).setArgument(0, virtual8086.pushedVirtualFlags(at(base), bits)),
+    /** INT n and its like; the IP to return to is in argument 0. `type` is VMX's: 4 INT n, 5 INT1, whose gate's DPL does not matter, 6 INT3 and INTO. */
     interrupt: (base: number, vector: number, type: number): void => {
       const vcpu = at(base);
       const restart = engine.currentIp(vcpu);
       vcpu.rip = vcpu.argument(0);
       vcpu.set32(state.CURRENT_OP, 0);
-      engine.softwareInterrupt(vcpu, vector, type === 5 ? 'trap' : 'software', restart);
+      engine.softwareInterrupt(vcpu, vector, type === 5 ? 'trap' : type === 4 ? 'software' : 'software-exception', restart);
     },
-    iret: (base: number, bits: number): void => segments.interruptReturn(at(base), bits),
+    iret: (base: number, bits: number): void => far.interruptReturn(at(base), bits, engine.nextIp(at(base))),
 
     // --- Far transfers and segments
     far_jump_immediate: (base: number, bits: number): void => {
       const vcpu = at(base);
-      segments.farJump(vcpu, engine.operationWord(vcpu, L.OP_REGISTER + 12), vcpu.argument(0) & (bits === 16 ? 0xffffn : LOW32));
+      far.farJump(vcpu, engine.operationWord(vcpu, L.OP_REGISTER + 12), vcpu.argument(0) & (bits === 16 ? 0xffffn : LOW32), engine.nextIp(vcpu));
     },
     far_call_immediate: (base: number, bits: number): void => {
       const vcpu = at(base);
-      segments.farCall(vcpu, engine.operationWord(vcpu, L.OP_REGISTER + 12), vcpu.argument(0) & (bits === 16 ? 0xffffn : LOW32), bits, engine.nextIp(vcpu));
+      far.farCall(vcpu, engine.operationWord(vcpu, L.OP_REGISTER + 12), vcpu.argument(0) & (bits === 16 ? 0xffffn : LOW32), bits, engine.nextIp(vcpu));
     },
     far_jump: (base: number, _bits: number): void => {
       const vcpu = at(base);
-      segments.farJump(vcpu, Number(vcpu.argument(1)), vcpu.argument(0));
+      far.farJump(vcpu, Number(vcpu.argument(1)), vcpu.argument(0), engine.nextIp(vcpu));
     },
     far_call: (base: number, bits: number): void => {
       const vcpu = at(base);
-      segments.farCall(vcpu, Number(vcpu.argument(1)), vcpu.argument(0), bits, engine.nextIp(vcpu));
+      far.farCall(vcpu, Number(vcpu.argument(1)), vcpu.argument(0), bits, engine.nextIp(vcpu));
     },
-    far_return: (base: number, bits: number, release: number): void => segments.farReturn(at(base), bits, release),
+    far_return: (base: number, bits: number, release: number): void => far.farReturn(at(base), bits, release),
     load_segment: (base: number, segment: number): void => {
       const vcpu = at(base);
       segments.loadDataSegment(vcpu, segment, Number(vcpu.argument(0)));

@@ -1,11 +1,10 @@
 /**
  * PUSH, POP, PUSHA, POPA, PUSHF, POPF, ENTER, LEAVE. SDM 2, instruction reference. RSP moves only once nothing can fault any
- * more. Not modelled: CR4.VME.
+ * more.
  */
 
 import * as state from '../cpu/state.ts';
-import { type Expression, i64 } from '../wasm/expression.ts';
-import { GENERAL_PROTECTION } from './exceptions.ts';
+import { type Expression, i32, i64 } from '../wasm/expression.ts';
 import { instruction } from './instruction.ts';
 
 const RSP = 4;
@@ -63,14 +62,21 @@ instruction('POPA', '61 ; n64 d64', { modal: true }, (x) => {
 
 const VM = 1 << 17;
 const IOPL = 3 << 12;
+const RF = 1 << 16;
 
 instruction('PUSHF', '9C ; d64', { modal: true }, (x) => {
-  if (!x.longMode) {
-    // Virtual-8086 mode wants IOPL 3.
-    const mode = x.state64(state.RFLAGS).and(VM | IOPL).sub(VM);
-    x.f.if(mode.ltU(IOPL), () => x.raiseWithCode(GENERAL_PROTECTION, 0));
-  }
-  x.push(x.rflags(), x.operandBits);
+  // VM and RF are not shown.
+  const flags = x.f.let(x.rflags().and(~(VM | RF)));
+  if (x.longMode) return x.push(flags, x.operandBits);
+  // Virtual-8086 mode wants IOPL 3, or flags of its own.
+  const mode = x.state64(state.RFLAGS).and(VM | IOPL).sub(VM);
+  const shown = x.f.local('i64');
+  x.f.set(shown, flags);
+  x.f.if(mode.ltU(IOPL), () => {
+    x.helper('virtual_flags', i32(x.operandBits));
+    x.f.set(shown, x.argument(0));
+  });
+  x.push(x.f.get(shown), x.operandBits);
 });
 
 // The helper merges what CPL and IOPL allow to change, and may raise #GP.

@@ -22,25 +22,25 @@ const EFER_SCE = 1;
 
 // --- Interrupt flag and halting ------------------------------------------------------------------
 
-/** #GP(0) unless CPL <= IOPL; virtual-8086 and PVI refinements are the helper's. */
-function requireIoPrivilege(x: Semantics): void {
+/** Runs `body` where CPL <= IOPL; elsewhere the virtual interrupt flag is meant, or nothing: #GP(0). */
+function withIoPrivilege(x: Semantics, enables: boolean, body: () => void): void {
   const iopl = x.state32(state.RFLAGS).shrU(12).and(3);
-  x.f.if(x.state32(state.CPL).gtU(iopl), () => x.raiseWithCode(13, 0));
+  x.f.if(x.state32(state.CPL).gtU(iopl), () => void x.helper('set_virtual_interrupt_flag', i32(enables ? 1 : 0)), body);
 }
 
 instruction('CLI', 'FA', {}, (x) => {
-  requireIoPrivilege(x);
-  x.setState64(state.RFLAGS, x.state64(state.RFLAGS).and(~IF));
+  withIoPrivilege(x, false, () => x.setState64(state.RFLAGS, x.state64(state.RFLAGS).and(~IF)));
 });
 
 instruction('STI', 'FB', {}, (x) => {
-  requireIoPrivilege(x);
-  const flags = x.state64(state.RFLAGS);
-  x.setState64(state.RFLAGS, flags.or(IF));
-  // Something waits: leave, and run one more instruction before it is delivered.
-  x.f.if(x.state32(state.EVENT_PENDING).and(flags.and(IF).eqz()), () => {
-    x.setState32(state.INTERRUPT_SHADOW, 1);
-    x.leave();
+  withIoPrivilege(x, true, () => {
+    const flags = x.state64(state.RFLAGS);
+    x.setState64(state.RFLAGS, flags.or(IF));
+    // Something waits: leave, and run one more instruction before it is delivered.
+    x.f.if(x.state32(state.EVENT_PENDING).and(flags.and(IF).eqz()), () => {
+      x.setState32(state.INTERRUPT_SHADOW, 1);
+      x.leave();
+    });
   });
 });
 
