@@ -85,7 +85,9 @@ for (const [suffix, bits, offset, size, modifier] of SIZES) {
         f.if(plain.and(fits), () => {
           const fromRam = x.bulk(from, 'read');
           const toRam = x.bulk(to, 'write');
-          f.if(fromRam.ne(MMIO).and(toRam.ne(MMIO)), () => {
+          // Addresses far from each other may still show the same frame.
+          const apart = toRam.sub(fromRam).geU(length);
+          f.if(fromRam.ne(MMIO).and(toRam.ne(MMIO)).and(apart), () => {
             f.memoryCopy(toRam, fromRam, length);
             x.wroteBulk(toRam, length);
             const moved = f.let(length.extendU());
