@@ -7,3 +7,6 @@ export { type Assembler, assembler, type ObjectCode } from './assembler/assemble
 export { link, type LinkedImage, type LinkOptions } from './assembler/linker.ts';
 export { type EoiPath, eoiPaths } from './eoi-cost.ts';
 export { compareObjdumps, type ListedMethod, listing, objdump } from './listing.ts';
+export { buildKernel, type KernelOptions, type PlatformFacts, type TinyKernel } from './kernel/kernel.ts';
+export { type KernelReport, parseKernelReport } from './kernel/kernel-report.ts';
+export { type Workload, WORKLOADS } from './kernel/workloads.ts';

@@ -11,6 +11,7 @@ export const METHODS = [
   'acpiMadtOemCheck',
   'mpsOemCheck',
   'targetCpus',
+  'earlyLogicalApicId',
   'initApicLdr',
   'getApicId',
   'setApicId',

@@ -164,6 +164,31 @@ export const destinations: GuestFunctions = {
     a.ret();
   },
 
+  /** (CPU): its logical ID before the CPU itself can say; BAD_APICID where it is to be found out. */
+  default_early_logical_apicid(a) {
+    a.mov(ecx, eax);
+    a.mov(eax, 1);
+    a.shl(eax, cl);
+    a.ret();
+  },
+  physical_early_logical_apicid(a) {
+    a.mov(eax, dword(times(eax, 4), address('x86_cpu_to_apicid')));
+    a.ret();
+  },
+  unknown_early_logical_apicid(a) {
+    a.mov(eax, BAD_APICID);
+    a.ret();
+  },
+  /** A quad's number in the high nibble, one of its four CPUs' bits in the low one. */
+  numaq_early_logical_apicid(a) {
+    a.mov(ecx, eax);
+    a.and(ecx, 3);
+    a.shr(eax, 2);
+    a.shl(eax, 4);
+    a.bts(eax, ecx);
+    a.ret();
+  },
+
   /** Where interrupts may go: every CPU online, or all CPUs there can be, or the one that asks. */
   online_target_cpus(a) {
     a.mov(eax, address('cpu_online_mask'));

@@ -185,14 +185,14 @@ export const sharedIpis: GuestFunctions = {
     a.mov(id32, abi.arguments32[0]);
     a.mov(start32, abi.arguments32[1]);
     icr(APIC_INT_LEVELTRIG | APIC_INT_ASSERT | APIC_DM_INIT);
-    delay(10_000);
+    delay(10); // processors since the Pentium 4 need none; earlier ones 10 ms
     icr(APIC_INT_LEVELTRIG | APIC_DM_INIT); // de-assert
     a.shr(start32, 12);
     a.or(start32, APIC_DM_STARTUP); // at that page
     a.mov(rounds32, 2);
     a.label('.startup');
     icr(start32);
-    delay(200);
+    delay(10); // likewise: 200 µs
     a.dec(rounds32);
     a.jnz('.startup');
     for (const register of [rounds, start, id]) a.pop(register);

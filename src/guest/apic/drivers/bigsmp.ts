@@ -17,6 +17,7 @@ export const bigsmp: ApicDriver = {
     ...XAPIC_ACCESS,
     probe: 'probe_bigsmp',
     targetCpus: 'online_target_cpus',
+    earlyLogicalApicId: 'physical_early_logical_apicid',
     initApicLdr: 'bigsmp_init_apic_ldr',
     cpuMaskToApicId: 'physical_cpu_mask_to_apicid',
     cpuMaskToApicIdAnd: 'physical_cpu_mask_to_apicid_and',

@@ -16,6 +16,7 @@ export const defaultDriver: ApicDriver = {
     ...XAPIC_ACCESS,
     probe: 'probe_default',
     targetCpus: 'online_target_cpus',
+    earlyLogicalApicId: 'default_early_logical_apicid',
     initApicLdr: 'default_init_apic_ldr',
     cpuMaskToApicId: 'default_cpu_mask_to_apicid',
     cpuMaskToApicIdAnd: 'default_cpu_mask_to_apicid_and',

@@ -56,6 +56,7 @@ export const es7000: ApicDriver = {
     acpiMadtOemCheck: 'es7000_acpi_madt_oem_check',
     mpsOemCheck: 'es7000_mps_oem_check',
     targetCpus: 'own_target_cpu',
+    earlyLogicalApicId: 'physical_early_logical_apicid',
     initApicLdr: 'es7000_init_apic_ldr',
     cpuMaskToApicId: 'es7000_cpu_mask_to_apicid',
     cpuMaskToApicIdAnd: 'es7000_cpu_mask_to_apicid_and',

@@ -28,6 +28,7 @@ export const numaq: ApicDriver = {
     probe: 'probe_numaq',
     mpsOemCheck: 'numaq_mps_oem_check',
     targetCpus: 'all_target_cpus',
+    earlyLogicalApicId: 'numaq_early_logical_apicid',
     initApicLdr: 'no_init_apic_ldr',
     getApicId: 'numaq_get_apic_id',
     setApicId: 'numaq_set_apic_id',

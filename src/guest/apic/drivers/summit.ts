@@ -21,6 +21,7 @@ export const summit: ApicDriver = {
     acpiMadtOemCheck: 'summit_acpi_madt_oem_check',
     mpsOemCheck: 'summit_mps_oem_check',
     targetCpus: 'own_target_cpu',
+    earlyLogicalApicId: 'unknown_early_logical_apicid',
     initApicLdr: 'summit_init_apic_ldr',
     cpuMaskToApicId: 'summit_cpu_mask_to_apicid',
     cpuMaskToApicIdAnd: 'summit_cpu_mask_to_apicid_and',

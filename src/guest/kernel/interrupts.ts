@@ -1,0 +1,203 @@
+/** Interrupts: 256 stubs, one way in, handlers by vector; and the I/O APIC's entry for the serial port. */
+
+import { type Assembler, assembler, type ObjectCode } from '../assembler/assembler.ts';
+import { address, al, byte, dword, dx, eax, ecx, edx, esp, type GeneralRegister, mem, type Memory, qword, r8, r9, r10, r11, rax, rcx, rdi, rdx, rsi, rsp, times, word } from '../assembler/operands.ts';
+import { acknowledgeSymbol, type EoiState } from '../apic/driver-code.ts';
+import type { GuestAbi, GuestBits, GuestFunctions } from '../apic/guest-abi.ts';
+import { callMethod } from '../apic/native-access.ts';
+import { structureOffset } from '../apic/apic-driver.ts';
+import { COM1, COM1_PIN, printLine, type Texts, Uart } from './console.ts';
+import { Selector, Vector } from './layout.ts';
+
+const VECTORS = 256;
+const STUB_BYTES = 16;
+const INTERRUPT_GATE = 0x8e00;
+const IO_APIC_SELECT = 0x00;
+const IO_APIC_WINDOW = 0x10;
+const REDIRECTION_TABLE = 0x10;
+const PIC_DATA_PORTS = [0x21, 0xa1];
+const NESTED_LOG_BYTES = 8;
+
+/** What of an interrupted program is lost in a call. */
+const VOLATILE: Record<GuestBits, readonly GeneralRegister[]> = { 64: [rax, rcx, rdx, rsi, rdi, r8, r9, r10, r11], 32: [eax, ecx, edx] };
+
+/** The stubs, each of a fixed size: push the vector, go on. */
+export function vectorStubs(bits: GuestBits): ObjectCode {
+  const a = assembler(bits).align(STUB_BYTES).label('vector_stubs');
+  for (let vector = 0; vector < VECTORS; vector++) a.push(vector).jmp('interrupt_entry').align(STUB_BYTES);
+  return a.assemble();
+}
+
+/** Handlers that are not `unexpected_interrupt`. */
+export const HANDLERS: Readonly<Record<number, string>> = {
+  [Vector.nmi]: 'handle_nmi',
+  [Vector.serial]: 'handle_serial',
+  [Vector.withNmi]: 'handle_with_nmi',
+  [Vector.timer]: 'handle_and_acknowledge',
+  [Vector.reschedule]: 'handle_and_acknowledge',
+  [Vector.message]: 'handle_message',
+  [Vector.spurious]: 'handle_spurious',
+  ...Object.fromEntries(Vector.nested.map((vector) => [vector, `handle_nested_${vector}`])),
+};
+
+export function interruptFunctions(state: EoiState, texts: Texts): GuestFunctions {
+  const acknowledge = acknowledgeSymbol(state);
+  const log = (a: Assembler, abi: GuestAbi, value: number): void => {
+    a.mov(eax, dword('nested_logged'));
+    a.cmp(eax, NESTED_LOG_BYTES);
+    a.jae(`.full${value}`);
+    a.mov(byte(abi.result, address('nested_log')), value);
+    a.inc(dword('nested_logged'));
+    a.label(`.full${value}`);
+  };
+  const selfIpi = (a: Assembler, abi: GuestAbi, vector: number): void => {
+    a.mov(abi.arguments32[0], vector);
+    callMethod(a, abi, 'sendIpiSelf');
+  };
+  /** A handler that lets others in, and asks for some: entry is logged as the vector, exit as the vector plus 1. */
+  const nested = (vector: number, asks: readonly number[]): GuestFunctions[string] => (a, abi) => {
+    log(a, abi, vector);
+    if (asks.length) {
+      a.sti();
+      for (const other of asks) selfIpi(a, abi, other);
+      a.cli();
+    }
+    log(a, abi, vector + 1);
+    a.jmp(acknowledge);
+  };
+  const [outer, lower, middle, inner] = Vector.nested;
+
+  return {
+    /** Counts, calls the vector's handler, returns to what was interrupted. */
+    interrupt_entry(a, abi) {
+      const saved = VOLATILE[abi.bits];
+      const stack = abi.bits === 64 ? rsp : esp;
+      const [first] = abi.arguments;
+      for (const register of saved) a.push(register);
+      a.cld();
+      a.mov(abi.arguments32[0], dword(stack, saved.length * abi.word));
+      a.inc(abi.bits === 64 ? perCpuIndexed(abi, rdi) : perCpuIndexed(abi, eax));
+      a.call(abi.pointer(times(first, abi.word), address('handlers')));
+      for (const register of [...saved].reverse()) a.pop(register);
+      a.add(stack, abi.word);
+      if (abi.bits === 64) a.iretq();
+      else a.iretd();
+    },
+    handle_and_acknowledge(a) {
+      a.jmp(acknowledge);
+    },
+    /** The spurious vector has no bit in the ISR, so that an EOI would end another interrupt. */
+    handle_spurious(a) {
+      a.ret();
+    },
+    handle_nmi(a) {
+      a.ret();
+    },
+    /** The NMI comes before the EOI. */
+    handle_with_nmi(a, abi) {
+      a.mov(eax, abi.perCpu('cpu_number', 32));
+      a.lea(abi.arguments[0], mem(times(abi.result, abi.word), address('cpu_bit_masks')));
+      a.mov(abi.arguments32[1], Vector.nmi);
+      callMethod(a, abi, 'sendIpiMask');
+      a.jmp(acknowledge);
+    },
+    [`handle_nested_${outer}`]: nested(outer, [middle]),
+    [`handle_nested_${middle}`]: nested(middle, [inner, lower]),
+    [`handle_nested_${inner}`]: nested(inner, []),
+    [`handle_nested_${lower}`]: nested(lower, []),
+    /** Reading the cause takes the line down; left alone as often as it was asked to be, a level-triggered line strikes again. */
+    handle_serial(a) {
+      a.cmp(dword('serial_leave_alone'), 0);
+      a.je('.service');
+      a.dec(dword('serial_leave_alone'));
+      a.jmp(acknowledge);
+      a.label('.service');
+      a.mov(edx, COM1 + Uart.interruptId);
+      a.in(al, dx);
+      a.jmp(acknowledge);
+    },
+    /** (vector). Exceptions too: says what and where, and gives up. */
+    unexpected_interrupt(a, abi) {
+      const [vector] = abi.saved32;
+      const stack = abi.bits === 64 ? rsp : esp;
+      const behind = (VOLATILE[abi.bits].length + 2) * abi.word;
+      a.mov(vector, abi.arguments32[0]);
+      a.mov(abi.saved32[1], dword(stack, behind));
+      a.mov(abi.saved32[2], dword(stack, behind + abi.word));
+      printLine(a, abi, texts, ['@@ unexpected vector=', vector, ' cpu=', abi.perCpu('cpu_number', 32), ' stack=', abi.saved32[1], ',', abi.saved32[2]]);
+      a.call('power_off');
+      a.ret();
+    },
+
+    /** Gates for all vectors; the 8259s are silenced. */
+    setup_interrupts(a, abi) {
+      const gate = (offset: number, bits: 16 | 32): Memory => {
+        const parts = [abi.result, address('idt', offset)] as const;
+        return bits === 16 ? word(...parts) : dword(...parts);
+      };
+      const gateBytes = abi.bits === 64 ? 16 : 8;
+      a.mov(edx, address('vector_stubs'));
+      a.xor(eax, eax);
+      a.label('.gate');
+      a.mov(gate(0, 32), edx).note('its low half is the offset');
+      a.mov(gate(2, 16), abi.bits === 64 ? Selector.code64 : Selector.code32);
+      a.mov(gate(4, 32), edx);
+      a.mov(gate(4, 16), INTERRUPT_GATE);
+      if (abi.bits === 64) a.mov(qword(rax, address('idt', 8)), 0);
+      a.add(edx, STUB_BYTES);
+      a.add(eax, gateBytes);
+      a.cmp(eax, gateBytes * VECTORS);
+      a.jb('.gate');
+      a.mov(al, 0xff);
+      for (const port of PIC_DATA_PORTS) a.out(port, al);
+      a.ret();
+    },
+
+    /**
+     * (trigger mode bit): routes the serial port's pin to this CPU, as the driver addresses I/O interrupts. x2APIC drivers address
+     * physically: without remapping, the I/O APIC has no room for their logical IDs.
+     */
+    route_serial(a, abi) {
+      const [low, high] = abi.saved;
+      const [low32, high32] = abi.saved32;
+      const entry = REDIRECTION_TABLE + 2 * COM1_PIN;
+      const put = (index: number, value: GeneralRegister): void => {
+        a.mov(dword(address('IO_APIC_BASE', IO_APIC_SELECT)), index);
+        a.mov(dword(address('IO_APIC_BASE', IO_APIC_WINDOW)), value);
+      };
+      a.push(low);
+      a.push(high);
+      a.mov(low32, abi.arguments32[0]);
+      a.or(low32, Vector.serial);
+      a.mov(eax, abi.perCpu('cpu_number', 32));
+      a.cmp(dword('x2apic_mode'), 0);
+      a.je('.driver');
+      a.mov(high32, dword(times(abi.result, 4), address('x86_cpu_to_apicid')));
+      a.jmp('.write');
+      a.label('.driver');
+      a.lea(abi.arguments[0], mem(times(abi.result, abi.word), address('cpu_bit_masks')));
+      callMethod(a, abi, 'cpuMaskToApicId');
+      a.mov(high32, eax);
+      a.mov(abi.scratch, abi.pointer('apic'));
+      for (const [member, shift] of [['irqDeliveryMode', 8], ['irqDestMode', 11]] as const) {
+        a.mov(eax, dword(abi.scratch, structureOffset(member, abi.word)));
+        a.shl(eax, shift);
+        a.or(low32, eax);
+      }
+      a.label('.write');
+      a.shl(high32, 24);
+      put(entry + 1, high32);
+      put(entry, low32);
+      a.pop(high);
+      a.pop(low);
+      a.ret();
+    },
+  };
+}
+
+/** A per-CPU counter of the vector in a register. */
+const perCpuIndexed = (abi: GuestAbi, vector: GeneralRegister): Memory => {
+  const { segment } = abi.perCpu('handled', 32);
+  return dword(segment as NonNullable<Memory['segment']>, times(vector, 4), address('handled'));
+};
+
