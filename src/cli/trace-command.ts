@@ -32,12 +32,13 @@ const WORKLOAD_DONE = '@@ done';
 const HELP = `
 Without --initrd, boots the workload of exitless compare and traces that, from "${WORKLOAD_START}" to
 "${WORKLOAD_DONE}" on the console; --from '' traces from power-on. The guest's console goes to
-standard output.
+standard output, or to standard error with -o -.
 
 Events: ${wrapped(TRACEPOINTS, 90)}
 
 Examples:
   exitless trace -o trace.txt
+  exitless trace -o - --from '' --events kvm_msr 2>/dev/null | grep 4b564d04
   exitless trace -o eoi.txt --events kvm_eoi,kvm_pv_eoi,kvm_apic_accept_irq --apic xapic
   exitless trace -o boot.txt --from '' --until 'Run /init' --append console=ttyS0
   exitless trace -o trace.txt --kernel bzImage --initrd initramfs.cpio`;
@@ -55,7 +56,7 @@ function wrapped(words: readonly string[], width: number): string {
 
 export function traceCommand(program: Command, onStatus: (status: number) => void): void {
   addSharedOptions(program.command('trace').description("write a trace of the run: ftrace's text with KVM's events"), DEFAULTS)
-    .requiredOption('-o, --output <file>', 'where the trace goes')
+    .requiredOption('-o, --output <file>', 'where the trace goes; - is standard output')
     .addOption(
       new Option('--apic <mode>', 'xapic, or x2apic if the kernel wants it')
         .argParser(choice('--apic', ['xapic', 'x2apic']))
@@ -79,6 +80,7 @@ async function trace(options: TraceCommandOptions): Promise<number> {
   const until = options.until ?? (guest.hasOurWorkload ? WORKLOAD_DONE : undefined);
   const machine = new Machine({ ...guest.machine, apic, kvm, seed });
 
+  const screen = output.isStandardOutput ? process.stderr : process.stdout;
   let count = 0;
   let isTracing = false;
   let isDone = false;
@@ -98,7 +100,7 @@ async function trace(options: TraceCommandOptions): Promise<number> {
     } else if (until !== undefined && line.includes(until)) isDone = true;
   });
   machine.serial.onOutput((bytes) => {
-    process.stdout.write(bytes);
+    screen.write(bytes);
     lines.push(bytes);
   });
   try {
@@ -106,7 +108,7 @@ async function trace(options: TraceCommandOptions): Promise<number> {
       realtime: false,
       timeoutSeconds: options.timeout,
       pause: () => nodeHost.pause(),
-      shouldLeave: () => isDone,
+      shouldLeave: () => isDone || output.isBroken,
     });
     output.close();
     if (!isTracing) throw new UserError(`--from: no line on the console had "${from}" in it (${describeEnd(end)})`);

@@ -1,4 +1,4 @@
-/** A file the user named for results: opened before the work that it is for, so that a wrong name costs nothing. */
+/** A file the user named for results, or standard output: opened before the work that it is for, so that a wrong name costs nothing. */
 
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { UserError } from '../../machine/user-error.ts';
@@ -6,16 +6,23 @@ import { fileErrorReason } from './files.ts';
 
 const BUFFER_CHARACTERS = 1 << 16;
 
+const STANDARD_OUTPUT = 1;
+
 export class OutputFile {
   readonly path: string;
+  /** `-` was asked for. */
+  readonly isStandardOutput: boolean;
+  /** Who read the other end of a pipe went away: nothing more is written. */
+  isBroken = false;
   private readonly descriptor: number;
   private buffer = '';
 
-  /** `what` is its part, as in "JSON file". Throws a UserError where it cannot be written. */
+  /** `what` is its part, as in "JSON file"; the path `-` is standard output. Throws a UserError where it cannot be written. */
   constructor(path: string, what: string) {
     this.path = path;
+    this.isStandardOutput = path === '-';
     try {
-      this.descriptor = openSync(path, 'w');
+      this.descriptor = this.isStandardOutput ? STANDARD_OUTPUT : openSync(path, 'w');
     } catch (error) {
       throw new UserError(`cannot write the ${what} ${path}: ${writeErrorReason(error)}`, { cause: error });
     }
@@ -29,15 +36,18 @@ export class OutputFile {
 
   close(): void {
     this.flush();
-    closeSync(this.descriptor);
+    if (!this.isStandardOutput) closeSync(this.descriptor);
   }
 
   private flush(): void {
     const bytes = Buffer.from(this.buffer);
     this.buffer = '';
+    if (this.isBroken) return;
     try {
       for (let offset = 0; offset < bytes.length; ) offset += writeSync(this.descriptor, bytes, offset);
     } catch (error) {
+      this.isBroken = (error as NodeJS.ErrnoException).code === 'EPIPE';
+      if (this.isBroken) return;
       throw new UserError(`cannot write ${this.path}: ${writeErrorReason(error)}`, { cause: error });
     }
   }
