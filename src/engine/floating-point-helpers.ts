@@ -72,10 +72,11 @@ export function floatingPointHelpers(engine: Engine): Helpers {
     return vcpu.get32(state.RAX) & vcpu.get32(state.XCR0);
   };
 
-  /** XINUSE: the components that are not in their initial state. MXCSR does not count. */
+  /** XINUSE: the components that are not in their initial state. MXCSR counts with AMD's processors. */
   const componentsInUse = (base: number): number => {
     const xmm = linear.subarray(base + state.XMM, base + state.XMM + 256).some((byte) => byte !== 0);
-    return (fx.isX87Initial(base) ? 0 : X87_STATE) | (xmm ? SSE_STATE : 0);
+    const sse = xmm || view.getUint32(base + state.MXCSR, true) !== INITIAL_MXCSR;
+    return (fx.isX87Initial(base) ? 0 : X87_STATE) | (sse ? SSE_STATE : 0);
   };
 
   return {
@@ -131,13 +132,13 @@ export function floatingPointHelpers(engine: Engine): Helpers {
       const wanted = requireXsave(vcpu);
       const name = SAVE_OPERATIONS[operation];
       const address = aligned(vcpu, 64n);
+      checkWritable(vcpu, address, 1);
       checkWritable(vcpu, address, XSAVE_BYTES);
       read(vcpu, address, XSAVE_BYTES);
-      let inUse = componentsInUse(base);
-      // The compacted form has no MXCSR without the SSE component.
-      if (name === 'xsavec' && vcpu.get32(state.MXCSR) !== INITIAL_MXCSR) inUse |= SSE_STATE;
+      const inUse = componentsInUse(base);
       const saved = name === 'xsave' ? wanted : wanted & inUse;
       if (saved & X87_STATE) fx.saveX87(base, scratch, wide !== 0);
+      // The compacted form has no MXCSR without the SSE component.
       if ((name === 'xsavec' ? saved : wanted) & SSE_STATE) fx.saveMxcsr(base, scratch);
       if (saved & SSE_STATE) fx.saveXmm(base, scratch, xmmCount(vcpu));
       const present = view.getBigUint64(scratch + XSTATE_BV, true);

@@ -10,11 +10,11 @@ import { decodeVectors } from './vector-file.ts';
 
 /** Forms (by mnemonic and encoding) that cannot have vectors from a user-mode recording, and why. */
 export const WITHOUT_VECTORS: { reason: string; forms: RegExp }[] = [
-  { reason: 'depend on more than the state', forms: /^(CPUID|RDTSCP?|RDPMC|RDRAND|RDSEED|XGETBV) / },
+  { reason: 'depend on more than the state', forms: /^(CPUID|RDTSCP?|RDPMC|RDRAND|RDSEED|RDPID|XGETBV) / },
   { reason: 'enter the kernel', forms: /^(SYSCALL|SYSENTER|SYSEXIT|INT|INTO|INT1|VMCALL|VMMCALL) / },
   { reason: 'are emulated by the kernel under UMIP', forms: /^(SGDT|SIDT|SLDT|SMSW|STR) / },
   { reason: 'depend on descriptor tables', forms: /^(LAR|LSL|VERR|VERW|L[DEFGS]S|IRET|\w+ far|POP \[0F A[19]|MOV \[8E) ?/ },
-  { reason: 'depend on XCR0', forms: /^(XSAVE\w*|XRSTOR\w*|XSETBV) / },
+  { reason: 'depend on XCR0', forms: /^XSETBV / },
 ];
 
 export interface Coverage {
@@ -39,12 +39,14 @@ function taken({ encoding: mine }: Form, bits: number): boolean {
 }
 
 function sizesOf({ encoding }: Form): number[] {
-  const { modifiers, operands } = encoding;
+  const { modifiers, operands, prefix } = encoding;
   for (const size of [16, 32, 64]) if (modifiers.has(`s${size}`)) return [size];
   if (!encoding.sized || modifiers.has('f64')) return [64];
   if (modifiers.has('d64')) return [16, 64];
   const full = operands.some(({ code, size }) => (size !== '' && 'vzp'.includes(size)) || code === 'eAX');
-  return full ? [16, 32, 64] : [32, 64];
+  if (!full) return [32, 64];
+  // A mandatory prefix that is the operand size's, or keeps that away; with REX.W it does not matter.
+  return prefix === '66' ? [16] : prefix === 'none' ? [32, 64] : [16, 32, 64];
 }
 
 function kindsOf({ encoding, rmPosition, allowsMemory, allowsRegister }: Form): string[] {

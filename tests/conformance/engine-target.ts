@@ -62,7 +62,8 @@ function enterUserMode(vcpu: Vcpu, topTable: bigint): void {
   resetVcpu(vcpu, false);
   vcpu.set64(state.CR0, Cr0.pe | Cr0.mp | Cr0.et | Cr0.ne | Cr0.wp | Cr0.am | Cr0.pg);
   vcpu.set64(state.CR3, topTable);
-  vcpu.set64(state.CR4, Cr4.pae | Cr4.pge | Cr4.osfxsr | Cr4.osxmmexcpt | Cr4.fsgsbase);
+  vcpu.set64(state.CR4, Cr4.pae | Cr4.pge | Cr4.osfxsr | Cr4.osxmmexcpt | Cr4.fsgsbase | Cr4.osxsave);
+  vcpu.set64(state.XCR0, 3n);
   vcpu.set64(state.EFER, Efer.sce | Efer.lme | Efer.lma | Efer.nxe);
   const { es, cs, ss, ds, fs, gs } = SELECTORS;
   [es, cs, ss, ds, fs, gs].forEach((selector, segment) => {

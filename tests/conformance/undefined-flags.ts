@@ -86,7 +86,7 @@ export const UNDEFINED: Readonly<Record<string, Rule>> = {
   F2XM1: transcendental, FYL2X: transcendental, FYL2XP1: transcendental, FPTAN: transcendental, FPATAN: transcendental,
   FSIN: transcendental, FCOS: transcendental, FSINCOS: transcendental,
   FNSAVE: largeOperand, FRSTOR: largeOperand, FNSTENV: largeOperand, FLDENV: largeOperand, FXSAVE: largeOperand,
-  FXRSTOR: largeOperand,
+  FXRSTOR: largeOperand, XSAVE: largeOperand, XSAVEOPT: largeOperand, XSAVEC: largeOperand, XRSTOR: largeOperand,
   RCPPS: approximate, RCPSS: approximate, RSQRTPS: approximate, RSQRTSS: approximate,
 };
 

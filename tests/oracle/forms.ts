@@ -276,6 +276,13 @@ const CRYPTOGRAPHY = [
   'SHA256MSG2: NP 0F 38 CD Vdq Wdq',
 ];
 
+/** With RFBM kept to what x86-64-v2 has. */
+const EXTENDED_STATE = [
+  ...[['XSAVE', '0F AE/4'], ['XRSTOR', '0F AE/5'], ['XSAVEOPT', '0F AE/6'], ['XSAVEC', '0F C7/4']].map(
+    ([mnemonic, encoding]) => `${mnemonic}: NP ${encoding} M ; mem W0 | NP ${encoding} M ; mem W1`,
+  ),
+];
+
 const FSGSBASE = ['RDFSBASE: F3 0F AE/0 Ry', 'RDGSBASE: F3 0F AE/1 Ry', 'WRFSBASE: F3 0F AE/2 Ry', 'WRGSBASE: F3 0F AE/3 Ry'];
 
 type OperandSize = Form['size'];
@@ -518,6 +525,7 @@ export const FAMILIES: Family[] = [
     features: ['bmi1', 'bmi2', 'abm', 'adx', 'movbe'],
   },
   { ...family('cryptography', CRYPTOGRAPHY), features: ['aes', 'pclmulqdq', 'sha_ni'], vendor: 'AuthenticAMD' },
+  { ...family('extended-state', EXTENDED_STATE), features: ['xsave', 'xsaveopt', 'xsavec'], vendor: 'AuthenticAMD' },
   { ...family('newer', NEWER), features: ['clflushopt', 'clwb', 'invpcid'] },
   { ...family('branch16', BRANCH16), vendor: 'AuthenticAMD' }, { ...family('x87', X87), vendor: 'AuthenticAMD' },
 ];

@@ -358,6 +358,33 @@ function setUpField(setup: Setup, mnemonic: string): void {
   if (register) setup.setLow(register.number, BigInt(count() | (count() << 8)), mnemonic === 'BEXTR' ? 16 : 8);
 }
 
+const EXTENDED_STATE = /^X(SAVE|RSTOR)/;
+/** Of XSAVE's standard and compacted form: legacy area and header. */
+const EXTENDED_STATE_BYTES = 576;
+/** Components that may be asked for: x87 and SSE, and such as exist nowhere; not those beyond x86-64-v2. */
+const COMPONENTS = [0n, 1n, 2n, 3n, 3n, 3n, 0x10n, 0x13n];
+
+function setUpExtendedState(setup: Setup, mnemonic: string, target: bigint): void {
+  const { random } = setup;
+  setup.setLow(RAX, random.pick(COMPONENTS), 32);
+  setup.setLow(RDX, 0n, 32);
+  // Whether MXCSR alone makes the SSE component count as in use depends on how it was loaded.
+  if (random.chance(25)) for (let i = 0; i < 32; i++) setup.set(Word.xmm + i, 0n);
+  else if (random.chance(50)) setup.set(Word.mxcsr, drawMxcsr(random) | (0x3fn << 7n));
+  if (random.chance(25)) {
+    for (let i = 0; i < 8; i++) for (const word of [Word.significand, Word.exponent]) setup.set(word + i, 0n);
+    for (const [word, value] of [[Word.fcw, 0x37fn], [Word.fsw, 0n], [Word.ftw, 0n]] as const) setup.set(word, value);
+  }
+  if (mnemonic !== 'XRSTOR') return;
+  const compacted = random.chance(40);
+  const layout = compacted ? (1n << 63n) | random.pick([1n, 2n, 3n, 3n, 3n, random.chance(20) ? 0x11n : 3n]) : 0n;
+  setup.store(target, 0x37fn | (random.word() & 0xff_ffff_0000n), 8);
+  setup.store(target + 24n, drawStoredMxcsr(random), 4);
+  setup.store(target + 512n, random.pick([0n, 1n, 2n, 3n, 3n, random.chance(30) ? 0x10n : 3n]), 8);
+  setup.store(target + 520n, layout, 8);
+  for (let at = 528n; at < 576n; at += 8n) setup.store(target + at, random.chance(1) ? 1n : 0n, 8);
+}
+
 const STACK_MNEMONICS = /^(PUSH|POP|PUSHF|POPF|ENTER|LEAVE|CALL|RET)$/;
 const STRING_MNEMONICS = /^(MOVS|STOS|LODS|CMPS|SCAS|INS|OUTS)$/;
 /** What these do with a page they need not touch (an all-zero mask) is the processor's choice. */
@@ -412,8 +439,10 @@ function setUp(source: Source, index: number, bytes: Uint8Array, where: Place, r
   let target: bigint | undefined;
   if (it.memory && mnemonic !== 'LEA' && mnemonic !== 'NOP') {
     const exclusive = form.startsWith('LOCK') || mnemonic === 'XCHG';
-    const size = it.memorySize || 1;
-    let wanted = place(exclusive ? withoutSplit(where) : where, size, setup.zone(), random);
+    const isExtendedState = EXTENDED_STATE.test(mnemonic);
+    const size = isExtendedState ? EXTENDED_STATE_BYTES : it.memorySize || 1;
+    let wanted = place(exclusive || isExtendedState ? withoutSplit(where) : where, size, setup.zone(), random);
+    if (isExtendedState && random.chance(90)) wanted &= ~63n;
     if (bitOffset && (where === 'aligned' || wanted < 0x1_0000n)) wanted = BigInt(DATA.address + PAGE);
     if (bitOffset && where === 'non-canonical') wanted = NON_CANONICAL[4];
     target = placeMemoryOperand(setup, code, codeAddress, wanted);
@@ -421,6 +450,7 @@ function setUp(source: Source, index: number, bytes: Uint8Array, where: Place, r
     for (let i = 0; i < it.displacementSize; i++) code[it.displacementOffset + i] = random.below(256);
   }
 
+  if (target !== undefined && EXTENDED_STATE.test(mnemonic)) setUpExtendedState(setup, mnemonic, target);
   const operand = it.registers[0];
   const bits = operand?.bits ?? it.memorySize * 8;
   const value = (): bigint =>
@@ -451,6 +481,7 @@ function setUp(source: Source, index: number, bytes: Uint8Array, where: Place, r
 function casesOf({ illegal, profile, mnemonic, kind, prefixes }: Form): number {
   if (illegal) return 2;
   if (/^FX/.test(mnemonic)) return 2 * PLACES.length;
+  if (EXTENDED_STATE.test(mnemonic)) return 6 * PLACES.length;
   if (profile.startsWith('float')) return 72;
   if (STRING_MNEMONICS.test(mnemonic) || /^(PCMP.STR|DIV|IDIV|RCL|RCR|SHLD|SHRD|LEA$|CMPXCHG|CVT)/.test(mnemonic)) return 64;
   return kind === 'mem' ? (prefixes.length ? 2 : 3) * PLACES.length : 36;
@@ -461,7 +492,10 @@ export function generateForm(form: Form, count = casesOf(form)): FormCases {
   const cases = Array.from({ length: count }, (_, index) => {
     const random = new Random(hash(`${form.id}!${index}`));
     const where = PLACES[(start + index) % PLACES.length];
-    return setUp({ form: form.id, profile: form.profile }, index, encode(form, random), where, random);
+    let code = encode(form, random);
+    // RAX and RDX say which components are meant.
+    while (EXTENDED_STATE.test(form.mnemonic) && addressUses(disassemble(code, CODE.address), RAX, RDX)) code = encode(form, random);
+    return setUp({ form: form.id, profile: form.profile }, index, code, where, random);
   });
   return { form: form.id, profile: form.profile, cases };
 }

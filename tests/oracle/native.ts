@@ -98,9 +98,9 @@ function packCases(batch: NativeCase[]): Uint8Array {
 
 const MXCSR_MASK = 0xffffn;
 
-/** FXSAVE tells which bits of MXCSR exist; what a processor has beyond x86-64-v2 there (AMD's MM) is taken out. */
+/** FXSAVE and XSAVE tell which bits of MXCSR exist; what a processor has beyond x86-64-v2 there (AMD's MM) is taken out. */
 function withoutExtraMxcsrBits(form: string, memory: WordValue[]): void {
-  if (!form.startsWith('FXSAVE')) return;
+  if (!/^F?XSAVE/.test(form)) return;
   for (const change of memory) {
     if (change.value >> 32n === (MXCSR_MASK | 0x2_0000n)) change.value &= (MXCSR_MASK << 32n) | 0xffff_ffffn;
   }

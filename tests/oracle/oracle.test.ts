@@ -20,7 +20,7 @@ const SYNONYMS: [RegExp, string][] = [
   [/^(J|CMOV|SET)NL$/, '$1GE'], [/^(J|CMOV|SET)NLE$/, '$1G'], [/^XLAT$/, 'XLATB'], [/^FWAIT$/, 'WAIT'],
 ];
 /** Mnemonics that the disassembler splits by operand or address size. */
-const SIZED = /^(MOVS|STOS|LODS|CMPS|SCAS|INS|OUTS|PUSHF|POPF|JRCXZ|PCMPESTR[IM]|PINSRD|PEXTRD|MOVD|SYSRET|FXSAVE|FXRSTOR)/;
+const SIZED = /^(MOVS|STOS|LODS|CMPS|SCAS|INS|OUTS|PUSHF|POPF|JRCXZ|PCMPESTR[IM]|PINSRD|PEXTRD|MOVD|SYSRET|F?XSAVE|F?XRSTOR)/;
 
 function sameMnemonic(ours: string, theirs: string): boolean {
   const synonym = SYNONYMS.reduce((name, [pattern, replacement]) => name.replace(pattern, replacement), ours);
