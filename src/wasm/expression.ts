@@ -9,6 +9,11 @@ import { type Operation, operation, type ValueType } from './opcodes.ts';
 
 type Kind = 'const' | 'local' | 'operation' | 'memory' | 'lane' | 'shuffle' | 'select' | 'global';
 
+/** The locals of a function by their index, parameters first. */
+export interface Locals {
+  typeOfLocal(index: number): ValueType | undefined;
+}
+
 /** An expression, or a number that stands for a constant of the type the context wants. */
 export type Operand = Expression | number | bigint;
 
@@ -30,13 +35,18 @@ export class Expression {
     this.lanes = lanes;
   }
 
+  private get isInteger(): boolean {
+    return this.type === 'i32' || this.type === 'i64';
+  }
+
   /** Applies the instruction `name` of this value's type: `a.op('add', b)` is `i64.add` where `a` is an i64. */
   op(name: string, ...rest: Operand[]): Expression {
     return apply(`${this.type}.${name}`, this, ...rest);
   }
 
-  add(b: Operand): Expression { return isZero(b) ? this : this.op('add', b); }
-  sub(b: Operand): Expression { return isZero(b) ? this : this.op('sub', b); }
+  /** Adding 0 to a float may change it: -0, signalling NaNs. */
+  add(b: Operand): Expression { return isZero(b) && this.isInteger ? this : this.op('add', b); }
+  sub(b: Operand): Expression { return isZero(b) && this.isInteger ? this : this.op('sub', b); }
   mul(b: Operand): Expression { return this.op('mul', b); }
   divS(b: Operand): Expression { return this.op('div_s', b); }
   divU(b: Operand): Expression { return this.op('div_u', b); }
@@ -80,29 +90,34 @@ export class Expression {
 
   /** A load from this address (an i32). `name` as in the text format: `i64.load8_u`. */
   load(name: string, offset = 0): Expression {
-    return new Expression('memory', operation(name).result, checked(operation(name), [this]), [this], offset);
+    const op = operation(name);
+    if (op.bytes === undefined || op.operands.length !== 1) throw new Error(`${name} is no load`);
+    return new Expression('memory', op.result, checked(op, [this]), [this], checkedOffset(name, offset));
   }
 
   /** A lane instruction: `v.lane('i32x4.extract_lane', 2)`, `v.lane('i32x4.replace_lane', 2, value)`. */
   lane(name: string, lane: number, value?: Expression): Expression {
     const op = operation(name);
+    if (op.lanes === undefined || !Number.isInteger(lane) || lane < 0 || lane >= op.lanes) throw new Error(`${name} has no lane ${lane}: ${this}`);
     const operands = value ? [this, value] : [this];
     return new Expression('lane', op.result, checked(op, operands), operands, lane);
   }
 
   /** Sixteen bytes picked from this vector (0 to 15) and `other` (16 to 31). */
   shuffle(other: Expression, lanes: readonly number[]): Expression {
-    if (lanes.length !== 16 || this.type !== 'v128' || other.type !== 'v128') throw new Error(`a shuffle wants two vectors and 16 lanes: ${this}, ${other}, [${lanes}]`);
+    const right = lanes.length === 16 && lanes.every((lane) => Number.isInteger(lane) && lane >= 0 && lane < 32);
+    if (!right || this.type !== 'v128' || other.type !== 'v128') throw new Error(`a shuffle wants two vectors and 16 of their 32 bytes: ${this}, ${other}, [${lanes}]`);
     return new Expression('shuffle', 'v128', null, [this, other], 0, lanes);
   }
 
-  /** Writes the code that leaves this value on the stack. */
-  emit(out: ByteBuffer): void {
-    for (const operand of this.operands) operand.emit(out);
+  /** Writes the code that leaves this value on the stack. `locals` are those of the function that it is written to. */
+  emit(out: ByteBuffer, locals: Locals): void {
+    for (const operand of this.operands) operand.emit(out, locals);
     switch (this.kind) {
       case 'const':
         return emitConstant(out, this);
       case 'local':
+        if (locals.typeOfLocal(this.immediate as number) !== this.type) throw new Error(`a local of another function: ${this.type} ${this}`);
         out.byte(0x20);
         return out.unsigned(this.immediate as number);
       case 'global':
@@ -174,6 +189,7 @@ export function select(condition: Expression, ifTrue: Expression, ifFalse: Expre
 /** The instruction `name` on `operands`; plain numbers become constants of the type it wants. */
 export function apply(name: string, ...operands: Operand[]): Expression {
   const op = operation(name);
+  if (op.bytes !== undefined || op.lanes !== undefined) throw new Error(`${name} wants ${op.lanes === undefined ? 'an offset: use load or store' : 'a lane: use lane'}`);
   const typed = operands.map((operand, i) => {
     if (operand instanceof Expression) return operand;
     const type = op.operands[i];
@@ -186,6 +202,12 @@ export function apply(name: string, ...operands: Operand[]): Expression {
     if (folded) return folded;
   }
   return new Expression('operation', op.result, op, typed, 0);
+}
+
+/** Offsets are unsigned and have 32 bits. */
+export function checkedOffset(name: string, offset: number): number {
+  if (!Number.isInteger(offset) || offset < 0 || offset >= 2 ** 32) throw new Error(`${name} has no offset ${offset}`);
+  return offset;
 }
 
 function checked(op: Operation, operands: readonly Expression[]): Operation {

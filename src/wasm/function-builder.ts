@@ -4,7 +4,7 @@
  */
 
 import { ByteBuffer } from './byte-buffer.ts';
-import { emitCode, emitMemoryArgument, Expression, i32, i64, type Operand } from './expression.ts';
+import { checkedOffset, emitCode, emitMemoryArgument, Expression, i32, i64, type Locals, type Operand } from './expression.ts';
 import { operation, ValueType } from './opcodes.ts';
 
 export interface Signature {
@@ -31,7 +31,7 @@ export interface Label {
   open: boolean;
 }
 
-export class FunctionBuilder implements FunctionReference {
+export class FunctionBuilder implements FunctionReference, Locals {
   readonly name: string;
   readonly signature: Signature;
   index = -1;
@@ -48,6 +48,7 @@ export class FunctionBuilder implements FunctionReference {
   }
 
   parameter(i: number): Expression {
+    if (i >= this.signature.parameters.length) this.fail(`no parameter ${i}`);
     return new Expression('local', this.signature.parameters[i], null, [], i);
   }
 
@@ -56,14 +57,20 @@ export class FunctionBuilder implements FunctionReference {
     return { index: this.signature.parameters.length + this.localTypes.length - 1, type };
   }
 
+  typeOfLocal(index: number): ValueType | undefined {
+    const { parameters } = this.signature;
+    return index < parameters.length ? parameters[index] : this.localTypes[index - parameters.length];
+  }
+
   get(local: Local): Expression {
     return new Expression('local', local.type, null, [], local.index);
   }
 
   set(local: Local, value: Operand): void {
+    if (this.typeOfLocal(local.index) !== local.type) this.fail(`local ${local.index} is none of this function's`);
     const expression = this.typed(value, local.type);
     if (expression.type !== local.type) this.fail(`local ${local.index} is ${local.type}, not ${expression.type}: ${expression}`);
-    expression.emit(this.code);
+    expression.emit(this.code, this);
     this.code.byte(0x21);
     this.code.unsigned(local.index);
   }
@@ -79,16 +86,18 @@ export class FunctionBuilder implements FunctionReference {
 
   store(name: string, address: Expression, value: Operand, offset = 0): void {
     const op = operation(name);
+    if (op.bytes === undefined || op.operands.length !== 2) this.fail(`${name} is no store`);
     const expression = this.typed(value, op.operands[1]);
     if (address.type !== 'i32' || expression.type !== op.operands[1]) this.fail(`${name} wants (i32, ${op.operands[1]}): ${address} , ${expression}`);
-    address.emit(this.code);
-    expression.emit(this.code);
+    address.emit(this.code, this);
+    expression.emit(this.code, this);
     emitCode(this.code, op.code);
-    emitMemoryArgument(this.code, offset);
+    emitMemoryArgument(this.code, checkedOffset(name, offset));
   }
 
   /** Calls for the effect and the result, which is kept in a local; without results, for the effect. */
   call(target: FunctionReference, ...operands: Operand[]): Expression {
+    if (target.signature.results.length > 1) this.fail(`${target.name} has ${target.signature.results.length} results`);
     this.arguments(target.name, target.signature, operands);
     this.code.byte(0x10);
     this.code.unsigned(target.index);
@@ -102,8 +111,10 @@ export class FunctionBuilder implements FunctionReference {
   }
 
   callIndirect(type: number, signature: Signature, index: Expression, ...operands: Operand[]): void {
+    if (signature.results.length) this.fail('an indirect call is made for its effect: nobody takes its results');
     this.arguments('call_indirect', signature, operands);
-    index.emit(this.code);
+    this.requireIndex(index);
+    index.emit(this.code, this);
     this.code.byte(0x11);
     this.code.unsigned(type);
     this.code.byte(0);
@@ -111,14 +122,17 @@ export class FunctionBuilder implements FunctionReference {
 
   /** A tail call through the table: this function's frame is gone before the target runs. */
   returnCallIndirect(type: number, signature: Signature, index: Expression, ...operands: Operand[]): void {
+    this.requireOwnResults('return_call_indirect', signature);
     this.arguments('return_call_indirect', signature, operands);
-    index.emit(this.code);
+    this.requireIndex(index);
+    index.emit(this.code, this);
     this.code.byte(0x13);
     this.code.unsigned(type);
     this.code.byte(0);
   }
 
   returnCall(target: FunctionReference, ...operands: Operand[]): void {
+    this.requireOwnResults(target.name, target.signature);
     this.arguments(target.name, target.signature, operands);
     this.code.byte(0x12);
     this.code.unsigned(target.index);
@@ -126,7 +140,7 @@ export class FunctionBuilder implements FunctionReference {
 
   if(condition: Expression, then: () => void, otherwise?: () => void): void {
     if (condition.type !== 'i32') this.fail(`a condition is an i32, not ${condition.type}: ${condition}`);
-    condition.emit(this.code);
+    condition.emit(this.code, this);
     this.code.byte(0x04);
     this.nested(() => {
       then();
@@ -156,7 +170,7 @@ export class FunctionBuilder implements FunctionReference {
 
   branchIf(label: Label, condition: Expression): void {
     if (condition.type !== 'i32') this.fail(`a condition is an i32, not ${condition.type}: ${condition}`);
-    condition.emit(this.code);
+    condition.emit(this.code, this);
     this.code.byte(0x0d);
     this.code.unsigned(this.distance(label));
   }
@@ -167,7 +181,7 @@ export class FunctionBuilder implements FunctionReference {
     if (value !== undefined) {
       const expression = this.typed(value, result);
       if (expression.type !== result) this.fail(`returns ${result}, not ${expression.type}: ${expression}`);
-      expression.emit(this.code);
+      expression.emit(this.code, this);
     }
     this.code.byte(0x0f);
   }
@@ -177,12 +191,12 @@ export class FunctionBuilder implements FunctionReference {
   }
 
   memoryFill(address: Expression, value: Operand, bytes: Operand): void {
-    for (const operand of [address, value, bytes]) this.typed(operand, 'i32').emit(this.code);
+    this.emitIntegers('memory.fill', address, value, bytes);
     this.code.raw([0xfc, 0x0b, 0]);
   }
 
   memoryCopy(to: Expression, from: Expression, bytes: Operand): void {
-    for (const operand of [to, from, bytes]) this.typed(operand, 'i32').emit(this.code);
+    this.emitIntegers('memory.copy', to, from, bytes);
     this.code.raw([0xfc, 0x0a, 0, 0]);
   }
 
@@ -239,15 +253,30 @@ export class FunctionBuilder implements FunctionReference {
   }
 
   private distance(label: Label): number {
-    if (!label.open) this.fail('a branch to a block that has ended');
+    if (!label.open || this.labels[label.depth] !== label) this.fail('a branch to a block that has ended, or of another function');
     return this.labels.length - 1 - label.depth;
+  }
+
+  /** What a tail call leaves is what this function's caller gets. */
+  private requireOwnResults(name: string, { results }: Signature): void {
+    if (`${results}` !== `${this.signature.results}`) this.fail(`a tail call of ${name}, which returns (${results.join(', ')}), not (${this.signature.results.join(', ')})`);
+  }
+
+  private requireIndex(index: Expression): void {
+    if (index.type !== 'i32') this.fail(`a table's index is an i32, not ${index.type}: ${index}`);
+  }
+
+  private emitIntegers(name: string, ...operands: Operand[]): void {
+    const typed = operands.map((operand) => this.typed(operand, 'i32'));
+    if (typed.some(({ type }) => type !== 'i32')) this.fail(`${name} wants (i32, i32, i32): ${typed.join(' , ')}`);
+    for (const operand of typed) operand.emit(this.code, this);
   }
 
   private arguments(name: string, signature: Signature, operands: readonly Operand[]): void {
     const typed = operands.map((operand, i) => this.typed(operand, signature.parameters[i]));
     const right = typed.length === signature.parameters.length && typed.every((operand, i) => operand.type === signature.parameters[i]);
     if (!right) this.fail(`call of ${name}(${signature.parameters.join(', ')}) with (${typed.map((o) => `${o.type} ${o}`).join(', ')})`);
-    for (const operand of typed) operand.emit(this.code);
+    for (const operand of typed) operand.emit(this.code, this);
   }
 
   private typed(operand: Operand, type: ValueType): Expression {

@@ -9,14 +9,17 @@ export interface Operation {
   code: number;
   operands: readonly ValueType[];
   result: ValueType;
-  /** Bytes an access touches, for loads and stores. */
+  /** Bytes an access touches, for loads and stores: an offset follows the code. */
   bytes?: number;
+  /** How many lanes there are, for lane access: a lane's number follows the code. */
+  lanes?: number;
 }
 
 const table = new Map<string, Operation>();
 const add = (name: string, code: number, operands: ValueType[], result: ValueType, bytes?: number): void => {
   table.set(name, bytes === undefined ? { name, code, operands, result } : { name, code, operands, result, bytes });
 };
+const LANES: Record<string, number> = { i8x16: 16, i16x8: 8, i32x4: 4, i64x2: 2, f32x4: 4, f64x2: 2 };
 
 const comparisons = ['eq', 'ne', 'lt_s', 'lt_u', 'gt_s', 'gt_u', 'le_s', 'le_u', 'ge_s', 'ge_u'];
 const integerUnary = ['clz', 'ctz', 'popcnt'];
@@ -142,7 +145,7 @@ const lanes: [string, number, ValueType[], ValueType][] = [
   ['f32x4.extract_lane', 0x1f, ['v128'], 'f32'], ['f32x4.replace_lane', 0x20, ['v128', 'f32'], 'v128'],
   ['f64x2.extract_lane', 0x21, ['v128'], 'f64'], ['f64x2.replace_lane', 0x22, ['v128', 'f64'], 'v128'],
 ]; // biome-ignore format: a table
-for (const [name, code, operands, result] of lanes) add(name, 0xfd00 + code, operands, result);
+for (const [name, code, operands, result] of lanes) table.set(name, { name, code: 0xfd00 + code, operands, result, lanes: LANES[name.split('.')[0]] });
 
 /** Looks an instruction up by name; an unknown name is a mistake in our code. */
 export function operation(name: string): Operation {
@@ -150,3 +153,6 @@ export function operation(name: string): Operation {
   if (!found) throw new Error(`no such WebAssembly instruction: ${name}`);
   return found;
 }
+
+/** All instructions. */
+export const operations = (): Iterable<Operation> => table.values();
