@@ -21,10 +21,19 @@ const NESTED_LOG_BYTES = 8;
 /** What of an interrupted program is lost in a call. */
 const VOLATILE: Record<GuestBits, readonly GeneralRegister[]> = { 64: [rax, rcx, rdx, rsi, rdi, r8, r9, r10, r11], 32: [eax, ecx, edx] };
 
-/** The stubs, each of a fixed size: push the vector, go on. */
+/** Exceptions for which the processor pushes an error code; the others' stubs push 0, so that all frames are alike. */
+const WITH_ERROR_CODE = new Set([8, 10, 11, 12, 13, 14, 17, 21, 29, 30]);
+
+/** For a handler: where the interrupted instruction's address is, from its own stack pointer. Vector and error code lie in front of it. */
+export const returnAddressOffset = ({ bits, word }: GuestAbi): number => (1 + VOLATILE[bits].length + 2) * word;
+
+/** The stubs, each of a fixed size: push error code and vector, go on. */
 export function vectorStubs(bits: GuestBits): ObjectCode {
   const a = assembler(bits).align(STUB_BYTES).label('vector_stubs');
-  for (let vector = 0; vector < VECTORS; vector++) a.push(vector).jmp('interrupt_entry').align(STUB_BYTES);
+  for (let vector = 0; vector < VECTORS; vector++) {
+    if (!WITH_ERROR_CODE.has(vector)) a.push(0);
+    a.push(vector).jmp('interrupt_entry').align(STUB_BYTES);
+  }
   return a.assemble();
 }
 
@@ -79,7 +88,7 @@ export function interruptFunctions(state: EoiState, texts: Texts): GuestFunction
       a.inc(abi.bits === 64 ? perCpuIndexed(abi, rdi) : perCpuIndexed(abi, eax));
       a.call(abi.pointer(times(first, abi.word), address('handlers')));
       for (const register of [...saved].reverse()) a.pop(register);
-      a.add(stack, abi.word);
+      a.add(stack, 2 * abi.word);
       if (abi.bits === 64) a.iretq();
       else a.iretd();
     },
@@ -120,11 +129,10 @@ export function interruptFunctions(state: EoiState, texts: Texts): GuestFunction
     unexpected_interrupt(a, abi) {
       const [vector] = abi.saved32;
       const stack = abi.bits === 64 ? rsp : esp;
-      const behind = (VOLATILE[abi.bits].length + 2) * abi.word;
       a.mov(vector, abi.arguments32[0]);
-      a.mov(abi.saved32[1], dword(stack, behind));
-      a.mov(abi.saved32[2], dword(stack, behind + abi.word));
-      printLine(a, abi, texts, ['@@ unexpected vector=', vector, ' cpu=', abi.perCpu('cpu_number', 32), ' stack=', abi.saved32[1], ',', abi.saved32[2]]);
+      a.mov(abi.saved32[1], dword(stack, returnAddressOffset(abi) - abi.word));
+      a.mov(abi.saved32[2], dword(stack, returnAddressOffset(abi)));
+      printLine(a, abi, texts, ['@@ unexpected vector=', vector, ' cpu=', abi.perCpu('cpu_number', 32), ' error=', abi.saved32[1], ' ip=', abi.saved32[2]]);
       a.call('power_off');
       a.ret();
     },

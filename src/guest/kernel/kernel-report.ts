@@ -16,13 +16,15 @@ export interface KernelReport {
   messages: number[];
   /** Of the first nested interrupts: vectors at entry, vectors plus 1 at exit. */
   nestedOrder: number[];
+  /** What a program of one's own said: its lines without `@@ note`. */
+  notes: string[];
   /** The report is whole: the kernel got to its end. */
   complete: boolean;
 }
 
 /** Reads a run's serial output. Throws where a line is not the kernel's. */
 export function parseKernelReport(output: string): KernelReport {
-  const report: KernelReport = { bits: 0, cpus: 0, x2apic: false, pvEoi: false, driver: '', workloads: [], handled: [], messages: [], nestedOrder: [], complete: false };
+  const report: KernelReport = { bits: 0, cpus: 0, x2apic: false, pvEoi: false, driver: '', workloads: [], handled: [], messages: [], nestedOrder: [], notes: [], complete: false };
   for (const line of output.split('\n')) {
     const [, kind, rest] = /^@@ ([\w-]+) ?(.*)$/.exec(line) ?? [];
     if (kind === undefined) {
@@ -41,6 +43,7 @@ export function parseKernelReport(output: string): KernelReport {
       case 'messages': report.messages[number('cpu')] = number('count'); break;
       case 'handled': report.handled[number('cpu')].set(number('vector'), number('count')); break;
       case 'nested': report.nestedOrder = (values.get('order') ?? '').split(',').map(Number); break;
+      case 'note': report.notes.push(rest); break;
       case 'end': report.complete = true; break;
       default: throw new Error(`the kernel said: ${line}`);
     }

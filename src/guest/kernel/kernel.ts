@@ -4,16 +4,16 @@
  * lines that start with `@@`, and powers off. Not there: user mode, memory management, a scheduler.
  */
 
-import { assembler, type ObjectCode } from '../assembler/assembler.ts';
+import { type Assembler, assembler, type ObjectCode } from '../assembler/assembler.ts';
 import { link } from '../assembler/linker.ts';
 import { address, dword, eax, ebx, ecx } from '../assembler/operands.ts';
 import { type DriverName, structureSymbol } from '../apic/apic-driver.ts';
-import { driverLayer, type EoiState, emitFunction } from '../apic/driver-code.ts';
+import { acknowledgeSymbol, driverLayer, type EoiState, emitFunction } from '../apic/driver-code.ts';
 import { DRIVERS, driverNamed } from '../apic/drivers/all.ts';
-import type { EmitFunction, GuestBits, GuestFunctions } from '../apic/guest-abi.ts';
+import type { EmitFunction, GuestAbi, GuestBits, GuestFunctions } from '../apic/guest-abi.ts';
 import { NATIVE_EOI_POINTER, PV_EOI_OVERRIDE } from '../apic/pv-eoi.ts';
 import { bootCode, bootTables, trampolineImage } from './boot.ts';
-import { consoleFunctions, printLine, type Texts } from './console.ts';
+import { consoleFunctions, type Printed, printLine, type Texts } from './console.ts';
 import { elfImage } from './elf-image.ts';
 import { HANDLERS, interruptFunctions, vectorStubs } from './interrupts.ts';
 import { absoluteSymbols, KERNEL_BASE, MAX_CPUS, PAGE_BYTES, PER_CPU_BYTES } from './layout.ts';
@@ -46,6 +46,22 @@ export interface KernelOptions {
   workloads?: Readonly<Partial<Record<Workload, number>>> | undefined;
   /** The TSC's frequency, for delays; 1 GHz unless given. */
   tscHz?: number | undefined;
+  /** Code of one's own, which the boot CPU calls behind the workloads, interrupts on. */
+  program?: ((kit: ProgramKit) => void) | undefined;
+  /** Handlers of one's own, functions of a vector; those of fixed interrupts end with `acknowledge`. */
+  handlers?: Readonly<Record<number, (kit: ProgramKit) => void>> | undefined;
+  /** Variables of the program's, 32 bits each, zero at first. */
+  variables?: readonly string[] | undefined;
+}
+
+/** What a program of one's own is written with. */
+export interface ProgramKit {
+  a: Assembler;
+  abi: GuestAbi;
+  /** Prints a line `@@ note …`; caller-saved registers are lost. */
+  say(...parts: Printed[]): void;
+  /** Symbol of the function that ends an interrupt. */
+  acknowledge: string;
 }
 
 export interface TinyKernel {
@@ -108,6 +124,7 @@ const kernelMain = (options: Required<Pick<KernelOptions, 'state' | 'x2apic'>> &
   a.call('start_processors');
   a.call('print_banner');
   a.call('run_workloads');
+  a.call('program');
   a.mov(abi.arguments32[0], address('offline'));
   a.call('run_on_all');
   a.call('report');
@@ -134,7 +151,13 @@ function bannerText(texts: Texts): string {
 }
 
 /** The kernel's variables. */
-function kernelData(bits: GuestBits, platform: PlatformFacts, texts: Texts): ObjectCode[] {
+function kernelData(
+  bits: GuestBits,
+  platform: PlatformFacts,
+  handlers: Readonly<Record<number, string>>,
+  variables: readonly string[],
+  texts: Texts,
+): ObjectCode[] {
   const a = assembler(bits).align(64, 0);
   const word = bits / 8;
   const cpus = MAX_CPUS[bits];
@@ -161,7 +184,7 @@ function kernelData(bits: GuestBits, platform: PlatformFacts, texts: Texts): Obj
   for (const name of ['x86_cpu_to_apicid', 'x86_cpu_to_logical_apicid', 'answers']) a.label(name).reserve(cpus * 4);
   for (const name of [
     'start_info', 'nr_cpu_ids', 'num_possible_cpus', 'booting_cpu', 'is_kvm', 'pv_eoi_enabled', 'x2apic_mode', 'x2apic_phys', 'uv_apicid_hibits', 'boot_cpu_has_apic',
-    'disable_apic', 'noop_warnings', 'no_broadcast', 'found_numaq', 'es7000_psai', 'cobalt_lock', 'ball', 'receiver_count', 'serial_leave_alone', 'nested_logged',
+    'disable_apic', 'noop_warnings', 'no_broadcast', 'found_numaq', 'es7000_psai', 'cobalt_lock', 'ball', 'receiver_count', 'serial_leave_alone', 'nested_logged', ...variables,
   ]) variable(name);
   variable('boot_cpu_family', platform.bootCpuFamily ?? 0);
   variable('boot_cpu_model', platform.bootCpuModel ?? 0);
@@ -174,7 +197,7 @@ function kernelData(bits: GuestBits, platform: PlatformFacts, texts: Texts): Obj
   a.label('nested_log').reserve(8);
   a.label('mailboxes').reserve(cpus * 64);
   a.align(16, 0).label('handlers');
-  pointer(...Array.from({ length: 256 }, (_, vector) => address(HANDLERS[vector] ?? 'unexpected_interrupt')));
+  pointer(...Array.from({ length: 256 }, (_, vector) => address(handlers[vector] ?? 'unexpected_interrupt')));
   a.align(16, 0).label('idt').reserve(256 * (bits === 64 ? 16 : 8));
   a.label('idt_pointer').dw(256 * (bits === 64 ? 16 : 8) - 1);
   pointer(address('idt'));
@@ -199,9 +222,27 @@ export function buildKernel(options: KernelOptions = {}): TinyKernel {
     print_banner: printBanner(texts),
     kernel_main: kernelMain({ state, driver, x2apic: usesX2apic }, texts),
   };
+  const kit = (a: Assembler, abi: GuestAbi): ProgramKit => ({
+    a,
+    abi,
+    say: (...parts) => printLine(a, abi, texts, ['@@ note ', ...parts]),
+    acknowledge: acknowledgeSymbol(state),
+  });
+  functions.program = (a, abi) => {
+    for (const register of abi.saved) a.push(register);
+    options.program?.(kit(a, abi));
+    a.label('.out');
+    for (const register of [...abi.saved].reverse()) a.pop(register);
+    a.ret();
+  };
+  const handlers: Record<number, string> = { ...HANDLERS };
+  for (const [vector, handler] of Object.entries(options.handlers ?? {})) {
+    handlers[Number(vector)] = `handle_own_${vector}`;
+    functions[handlers[Number(vector)]] = (a, abi) => handler(kit(a, abi));
+  }
   const code = Object.entries(functions).map(([symbol, emit]) => emitFunction(symbol, emit, bits));
   const roots = code.flatMap(({ relocations }) => relocations.map(({ symbol }) => symbol));
-  const objects = [bootCode(bits), vectorStubs(bits), ...code, ...driverLayer(bits, state, roots), ...bootTables(bits), ...kernelData(bits, platform, texts)];
+  const objects = [bootCode(bits), vectorStubs(bits), ...code, ...driverLayer(bits, state, roots), ...bootTables(bits), ...kernelData(bits, platform, handlers, options.variables ?? [], texts)];
   // Its size does not depend on the addresses: the trampoline is made twice, of them all zero and of them as they are.
   const trampoline = (kernel: Parameters<typeof trampolineImage>[1]): ObjectCode => assembler(bits).align(16, 0).label('trampoline').db(trampolineImage(bits, kernel)).assemble();
   const perCpu = assembler(bits).align(PAGE_BYTES, 0).label('per_cpu_areas').assemble();
