@@ -18,24 +18,30 @@ describe('what an EOI costs', () => {
     expect([before.apicAccess, after.apicAccess]).toEqual(['msr', 'msr']);
   });
 
-  it.each(DRIVERS.map((driver) => ({ driver, title: `${driver.name} (${driver.bits}-bit)` })))('$title: the callback alone costs nothing, and PV EOI has one path that never touches the APIC', ({ driver }) => {
-    const [before, callback] = EOI_STATES.map((state) => eoiPaths(driver, state));
-    expect(before).toHaveLength(1);
-    expect(callback[0].instructions).toBe(before[0].instructions);
-    const paths = eoiPaths(driver, 'pv-eoi');
-    expect(paths.map(({ when }) => when)).toEqual(['the bit set', 'the bit clear']);
-    const [ended, real] = paths;
-    expect(ended.apicAccess).toBe('none');
-    expect(ended.functions).toEqual(['ack_APIC_irq_by_eoi_write', 'kvm_guest_apic_eoi_write']);
-    const [own] = eoiPaths(driver, 'x2apic-eoi');
-    expect(real.apicAccess).toBe(own.apicAccess);
-    expect(real.functions.at(-1)).toBe(own.functions.at(-1));
-    // BTR, SBB, TEST, JNE and JMP in front of what it was.
-    expect(real.instructions).toBe(own.instructions + 5);
-  });
+  it.each(DRIVERS.map((driver) => ({ driver, title: `${driver.name} (${driver.bits}-bit)` })))(
+    '$title: the callback alone costs nothing, and PV EOI has one path that never touches the APIC',
+    ({ driver }) => {
+      const [before, callback] = EOI_STATES.map((state) => eoiPaths(driver, state));
+      expect(before).toHaveLength(1);
+      expect(callback[0].instructions).toBe(before[0].instructions);
+      const paths = eoiPaths(driver, 'pv-eoi');
+      expect(paths.map(({ when }) => when)).toEqual(['the bit set', 'the bit clear']);
+      const [ended, real] = paths;
+      expect(ended.apicAccess).toBe('none');
+      expect(ended.functions).toEqual(['ack_APIC_irq_by_eoi_write', 'kvm_guest_apic_eoi_write']);
+      const [own] = eoiPaths(driver, 'x2apic-eoi');
+      expect(real.apicAccess).toBe(own.apicAccess);
+      expect(real.functions.at(-1)).toBe(own.functions.at(-1));
+      // BTR, SBB, TEST, JNE and JMP in front of what it was.
+      expect(real.instructions).toBe(own.instructions + 5);
+    },
+  );
 
   it('is listed with bytes, beside each other', () => {
-    const [left, right] = [objdump(driverNamed('x2apic_phys'), 'eoiWrite', 'callback'), objdump(driverNamed('x2apic_phys'), 'eoiWrite', 'x2apic-eoi')];
+    const [left, right] = [
+      objdump(driverNamed('x2apic_phys'), 'eoiWrite', 'callback'),
+      objdump(driverNamed('x2apic_phys'), 'eoiWrite', 'x2apic-eoi'),
+    ];
     expect(left[0]).toBe('native_apic_msr_write: 43 bytes, 15 instructions');
     expect(right).toEqual([
       'native_apic_msr_eoi_write: 12 bytes, 5 instructions',
@@ -54,6 +60,9 @@ describe('what an EOI costs', () => {
 
   it('falls back to the driver of its own: objdump shows both functions of PV EOI', () => {
     const lines = objdump(driverNamed('flat'), 'eoiWrite', 'pv-eoi');
-    expect(lines.filter((line) => /^\w+: \d+ bytes/.test(line)).map((line) => line.split(':')[0])).toEqual(['kvm_guest_apic_eoi_write', 'native_apic_mem_write']);
+    expect(lines.filter((line) => /^\w+: \d+ bytes/.test(line)).map((line) => line.split(':')[0])).toEqual([
+      'kvm_guest_apic_eoi_write',
+      'native_apic_mem_write',
+    ]);
   });
 });

@@ -46,7 +46,8 @@ interface Walk {
 const MAX_INSTRUCTIONS = 1000;
 const WRITES_ONLY = new Set(['mov', 'sete', 'setne']);
 const READS_ONLY = new Set(['cmp', 'test', 'bt']);
-const isRegister = (operand: Operand | undefined): operand is Register => typeof operand === 'object' && operand.kind === 'register';
+const isRegister = (operand: Operand | undefined): operand is Register =>
+  typeof operand === 'object' && operand.kind === 'register';
 const isMemory = (operand: Operand | undefined): operand is Memory => typeof operand === 'object' && operand.kind === 'memory';
 
 /** Data that is set at boot and the same ever after, on a machine that works. */
@@ -56,7 +57,17 @@ const SETTLED: Record<string, number> = { boot_cpu_has_apic: 0, disable_apic: 0 
 export function eoiPaths(driver: ApicDriver, state: EoiState): EoiPath[] {
   const finished: EoiPath[] = [];
   const start: Walk = {
-    path: { when: '', instructions: 0, conditionalBranches: 0, transfers: 0, memoryReads: 0, memoryWrites: 0, apicAccess: 'none', functions: [], lines: [] },
+    path: {
+      when: '',
+      instructions: 0,
+      conditionalBranches: 0,
+      transfers: 0,
+      memoryReads: 0,
+      memoryWrites: 0,
+      apicAccess: 'none',
+      functions: [],
+      lines: [],
+    },
     outcomes: [],
     registers: new Map(),
     zero: undefined,
@@ -134,7 +145,8 @@ class Walker {
       if (operand.symbol === NATIVE_EOI_POINTER) return nativeEoiSymbol(this.driver);
       const word = this.driver.bits === 64 ? 8 : 4;
       const method = METHODS.find((candidate) => structureOffset(candidate, word) === operand.displacement);
-      if (operand.base && walk.registers.get(operand.base.number) === 'apic' && method) return methodSymbol(this.driver, method, this.state) as string;
+      if (operand.base && walk.registers.get(operand.base.number) === 'apic' && method)
+        return methodSymbol(this.driver, method, this.state) as string;
     }
     throw new Error(`cannot follow a jump to ${operandText(operand)}`);
   }
@@ -157,11 +169,20 @@ class Walker {
 
   private isTaken(name: string, { zero, carry }: Walk): boolean | undefined {
     switch (name) {
-      case 'je': case 'jz': return zero;
-      case 'jne': case 'jnz': return zero === undefined ? undefined : !zero;
-      case 'jc': case 'jb': return carry;
-      case 'jnc': case 'jae': return carry === undefined ? undefined : !carry;
-      default: throw new Error(`the outcome of ${name} is not modelled`);
+      case 'je':
+      case 'jz':
+        return zero;
+      case 'jne':
+      case 'jnz':
+        return zero === undefined ? undefined : !zero;
+      case 'jc':
+      case 'jb':
+        return carry;
+      case 'jnc':
+      case 'jae':
+        return carry === undefined ? undefined : !carry;
+      default:
+        throw new Error(`the outcome of ${name} is not modelled`);
     }
   }
 
@@ -197,22 +218,29 @@ class Walker {
       flags(result);
     };
     switch (name) {
-      case 'mov': return set(right);
+      case 'mov':
+        return set(right);
       case 'lea': {
         const { base, displacement } = source as Memory;
         const known = base && walk.registers.get(base.number);
         return set(typeof known === 'number' ? (known + displacement) | 0 : undefined);
       }
-      case 'xor': return logic(operands[0] === operands[1] ? 0 : both && both[0] ^ both[1]);
-      case 'and': return logic(both && both[0] & both[1]);
-      case 'or': return logic(both && both[0] | both[1]);
+      case 'xor':
+        return logic(operands[0] === operands[1] ? 0 : both && both[0] ^ both[1]);
+      case 'and':
+        return logic(both && both[0] & both[1]);
+      case 'or':
+        return logic(both && both[0] | both[1]);
       case 'test': {
         const same = operands[0] === operands[1] ? left : both && both[0] & both[1];
         return logic(typeof same === 'number' ? same : undefined, false);
       }
-      case 'cmp': return flags(both && both[0] - both[1], both && both[0] >>> 0 < both[1] >>> 0);
-      case 'shr': return logic(both && both[0] >>> both[1]);
-      case 'sete': return set(walk.zero === undefined ? undefined : Number(walk.zero));
+      case 'cmp':
+        return flags(both && both[0] - both[1], both && both[0] >>> 0 < both[1] >>> 0);
+      case 'shr':
+        return logic(both && both[0] >>> both[1]);
+      case 'sete':
+        return set(walk.zero === undefined ? undefined : Number(walk.zero));
       case 'btr':
         walk.flagsOf = 'the bit';
         walk.carry = undefined;
@@ -222,8 +250,12 @@ class Walker {
         set(walk.carry === undefined ? undefined : -Number(walk.carry));
         walk.zero = walk.carry === undefined ? undefined : !walk.carry;
         return;
-      case 'inc': case 'wrmsr': case 'xchg': return;
-      default: throw new Error(`${text} is not modelled`);
+      case 'inc':
+      case 'wrmsr':
+      case 'xchg':
+        return;
+      default:
+        throw new Error(`${text} is not modelled`);
     }
   }
 }

@@ -1,6 +1,15 @@
 /** APIC constants under the names Linux's drivers have for them; values from the register definitions. SDM 3A chapter 11. */
 
-import { ApicRegister, ICR_ASSERT, ICR_DELIVERY_STATUS, ICR_LEVEL, ICR_LOGICAL, ICR_SHORTHAND_SHIFT, ICR_SHORTHANDS, MSR_X2APIC_FIRST } from '../../interrupts/apic-registers.ts';
+import {
+  ApicRegister,
+  ICR_ASSERT,
+  ICR_DELIVERY_STATUS,
+  ICR_LEVEL,
+  ICR_LOGICAL,
+  ICR_SHORTHAND_SHIFT,
+  ICR_SHORTHANDS,
+  MSR_X2APIC_FIRST,
+} from '../../interrupts/apic-registers.ts';
 
 export const APIC_ID = ApicRegister.id;
 export const APIC_LVR = ApicRegister.version;

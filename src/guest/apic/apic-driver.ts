@@ -45,7 +45,20 @@ export function structureOffset(member: 'name' | StructureNumber | Method, word:
 export const structureBytes = (word: 4 | 8): number => word * (1 + STRUCTURE_NUMBERS.length + METHODS.length);
 
 export const DRIVER_NAMES = [
-  'flat', 'physflat', 'noop', 'numachip', 'bigsmp', 'es7000', 'es7000_cluster', 'numaq', 'default', 'summit', 'x2apic_cluster', 'x2apic_phys', 'x2apic_uv_x', 'visws',
+  'flat',
+  'physflat',
+  'noop',
+  'numachip',
+  'bigsmp',
+  'es7000',
+  'es7000_cluster',
+  'numaq',
+  'default',
+  'summit',
+  'x2apic_cluster',
+  'x2apic_phys',
+  'x2apic_uv_x',
+  'visws',
 ] as const;
 export type DriverName = (typeof DRIVER_NAMES)[number];
 

@@ -5,7 +5,17 @@
 
 import type { Assembler } from '../assembler/assembler.ts';
 import { address, al, byte, cl, dword, eax, ecx, edx, mem, times } from '../assembler/operands.ts';
-import { APIC_DFR, APIC_DFR_CLUSTER, APIC_DFR_FLAT, APIC_ID, APIC_LDR, BAD_APICID, LDR_RESERVED, XAPIC_ALL_CPUS, XAPIC_ID_SHIFT } from './apic-constants.ts';
+import {
+  APIC_DFR,
+  APIC_DFR_CLUSTER,
+  APIC_DFR_FLAT,
+  APIC_ID,
+  APIC_LDR,
+  BAD_APICID,
+  LDR_RESERVED,
+  XAPIC_ALL_CPUS,
+  XAPIC_ID_SHIFT,
+} from './apic-constants.ts';
 import type { EmitFunction, GuestAbi, GuestFunctions } from './guest-abi.ts';
 import { callMethod } from './native-access.ts';
 
@@ -21,75 +31,84 @@ function loadMask(a: Assembler, abi: GuestAbi, masks: 1 | 2): void {
 }
 
 /** The first CPU's ID, or BAD_APICID. `high`: a symbol whose contents belong to every ID. */
-export const firstCpuId = (table: ApicIdTable, masks: 1 | 2, high?: string): EmitFunction => (a, abi) => {
-  loadMask(a, abi, masks);
-  a.bsf(abi.result, abi.result);
-  a.jz('.none');
-  a.mov(eax, dword(times(abi.result, 4), address(table)));
-  if (high) a.or(eax, dword(high));
-  a.ret();
-  a.label('.none');
-  a.mov(eax, BAD_APICID);
-  a.ret();
-};
+export const firstCpuId =
+  (table: ApicIdTable, masks: 1 | 2, high?: string): EmitFunction =>
+  (a, abi) => {
+    loadMask(a, abi, masks);
+    a.bsf(abi.result, abi.result);
+    a.jz('.none');
+    a.mov(eax, dword(times(abi.result, 4), address(table)));
+    if (high) a.or(eax, dword(high));
+    a.ret();
+    a.label('.none');
+    a.mov(eax, BAD_APICID);
+    a.ret();
+  };
 
 const CLUSTER = 0xf0;
 
-/** Logical IDs of one cluster: the last CPU's (es7000) or all together (summit); BAD_APICID where the CPUs are of several clusters. */
-export const withinCluster = (together: boolean, masks: 1 | 2): EmitFunction => (a, abi) => {
-  const [mask, id] = abi.saved;
-  const id32 = abi.saved32[1];
-  a.push(mask);
-  a.push(id);
-  loadMask(a, abi, masks);
-  a.mov(mask, abi.result);
-  a.xor(id32, id32);
-  a.bsf(abi.result, mask);
-  a.jz('.bad');
-  a.mov(id32, dword(times(abi.result, 4), address('x86_cpu_to_logical_apicid')));
-  a.label('.next');
-  a.btr(mask, abi.result);
-  a.mov(ecx, dword(times(abi.result, 4), address('x86_cpu_to_logical_apicid')));
-  a.mov(edx, ecx);
-  a.xor(edx, id32);
-  a.test(edx, CLUSTER);
-  a.jnz('.bad');
-  if (together) a.or(id32, ecx);
-  else a.mov(id32, ecx);
-  a.bsf(abi.result, mask);
-  a.jnz('.next');
-  a.mov(eax, id32);
-  a.jmp('.out');
-  a.label('.bad');
-  a.mov(eax, BAD_APICID);
-  a.label('.out');
-  a.pop(id);
-  a.pop(mask);
-  a.ret();
-};
+/**
+ * Logical IDs of one cluster: the last CPU's (es7000) or all together (summit); BAD_APICID where the CPUs are of several
+ * clusters.
+ */
+export const withinCluster =
+  (together: boolean, masks: 1 | 2): EmitFunction =>
+  (a, abi) => {
+    const [mask, id] = abi.saved;
+    const id32 = abi.saved32[1];
+    a.push(mask);
+    a.push(id);
+    loadMask(a, abi, masks);
+    a.mov(mask, abi.result);
+    a.xor(id32, id32);
+    a.bsf(abi.result, mask);
+    a.jz('.bad');
+    a.mov(id32, dword(times(abi.result, 4), address('x86_cpu_to_logical_apicid')));
+    a.label('.next');
+    a.btr(mask, abi.result);
+    a.mov(ecx, dword(times(abi.result, 4), address('x86_cpu_to_logical_apicid')));
+    a.mov(edx, ecx);
+    a.xor(edx, id32);
+    a.test(edx, CLUSTER);
+    a.jnz('.bad');
+    if (together) a.or(id32, ecx);
+    else a.mov(id32, ecx);
+    a.bsf(abi.result, mask);
+    a.jnz('.next');
+    a.mov(eax, id32);
+    a.jmp('.out');
+    a.label('.bad');
+    a.mov(eax, BAD_APICID);
+    a.label('.out');
+    a.pop(id);
+    a.pop(mask);
+    a.ret();
+  };
 
 /** Writes DFR, then puts the logical ID that `compute` leaves in ECX into the LDR. */
-const initLdr = (format: number, compute: (a: Assembler, abi: GuestAbi) => void): EmitFunction => (a, abi) => {
-  const [saved] = abi.saved;
-  const [ldr] = abi.saved32;
-  const [register, value] = abi.arguments32;
-  a.push(saved);
-  a.mov(value, format);
-  a.mov(register, APIC_DFR);
-  callMethod(a, abi, 'write');
-  a.mov(register, APIC_LDR);
-  callMethod(a, abi, 'read');
-  a.mov(ldr, eax);
-  a.and(ldr, LDR_RESERVED);
-  compute(a, abi);
-  a.shl(ecx, XAPIC_ID_SHIFT);
-  a.or(ldr, ecx);
-  a.mov(value, ldr);
-  a.mov(register, APIC_LDR);
-  callMethod(a, abi, 'write');
-  a.pop(saved);
-  a.ret();
-};
+const initLdr =
+  (format: number, compute: (a: Assembler, abi: GuestAbi) => void): EmitFunction =>
+  (a, abi) => {
+    const [saved] = abi.saved;
+    const [ldr] = abi.saved32;
+    const [register, value] = abi.arguments32;
+    a.push(saved);
+    a.mov(value, format);
+    a.mov(register, APIC_DFR);
+    callMethod(a, abi, 'write');
+    a.mov(register, APIC_LDR);
+    callMethod(a, abi, 'read');
+    a.mov(ldr, eax);
+    a.and(ldr, LDR_RESERVED);
+    compute(a, abi);
+    a.shl(ecx, XAPIC_ID_SHIFT);
+    a.or(ldr, ecx);
+    a.mov(value, ldr);
+    a.mov(register, APIC_LDR);
+    callMethod(a, abi, 'write');
+    a.pop(saved);
+    a.ret();
+  };
 
 /** 1 << CPU number */
 function bitOfCpu(a: Assembler, abi: GuestAbi): void {
@@ -204,4 +223,3 @@ export const destinations: GuestFunctions = {
     a.ret();
   },
 };
-

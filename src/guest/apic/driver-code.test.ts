@@ -18,7 +18,21 @@ describe.each(named)('$title', ({ driver }) => {
       const symbol = driver.methods[method];
       if (symbol !== undefined) expect(functionCode(symbol, driver.bits), `${method}: ${symbol}`).toBeDefined();
     }
-    for (const method of ['read', 'write', 'eoiWrite', 'icrRead', 'icrWrite', 'waitIcrIdle', 'safeWaitIcrIdle', 'sendIpiMask', 'sendIpiAllButSelf', 'sendIpiAll', 'sendIpiSelf', 'initApicLdr', 'cpuMaskToApicId'] as const) {
+    for (const method of [
+      'read',
+      'write',
+      'eoiWrite',
+      'icrRead',
+      'icrWrite',
+      'waitIcrIdle',
+      'safeWaitIcrIdle',
+      'sendIpiMask',
+      'sendIpiAllButSelf',
+      'sendIpiAll',
+      'sendIpiSelf',
+      'initApicLdr',
+      'cpuMaskToApicId',
+    ] as const) {
       expect(driver.methods[method], method).toBeDefined();
     }
   });
@@ -48,24 +62,38 @@ describe.each(named)('$title', ({ driver }) => {
     const word = driver.bits === 64 ? 8 : 4;
     const { symbols, relocations } = structureCode(driver, 'callback');
     expect(symbols.get(`apic_${driver.name}.name`)).toBe(structureBytes(word));
-    for (const method of METHODS) expect(relocations.find(({ offset }) => offset === structureOffset(method, word))?.symbol, method).toBe(driver.methods[method]);
+    for (const method of METHODS)
+      expect(relocations.find(({ offset }) => offset === structureOffset(method, word))?.symbol, method).toBe(
+        driver.methods[method],
+      );
   });
 });
 
 describe('the drivers of the series', () => {
   it('give the x2APIC ones the MSR write of their own in patch 4, and no other', () => {
-    expect(DRIVERS.filter((driver) => methodSymbol(driver, 'eoiWrite', 'x2apic-eoi') !== methodSymbol(driver, 'eoiWrite', 'callback')).map(({ name }) => name)).toEqual([
-      'x2apic_cluster', 'x2apic_phys', 'x2apic_uv_x',
-    ]);
+    expect(
+      DRIVERS.filter(
+        (driver) => methodSymbol(driver, 'eoiWrite', 'x2apic-eoi') !== methodSymbol(driver, 'eoiWrite', 'callback'),
+      ).map(({ name }) => name),
+    ).toEqual(['x2apic_cluster', 'x2apic_phys', 'x2apic_uv_x']);
   });
 
   it('are probed in the order of Linux', () => {
-    expect(PROBE_ORDER[64].map(({ name }) => name)).toEqual(['numachip', 'x2apic_uv_x', 'x2apic_phys', 'x2apic_cluster', 'physflat', 'flat']);
+    expect(PROBE_ORDER[64].map(({ name }) => name)).toEqual([
+      'numachip',
+      'x2apic_uv_x',
+      'x2apic_phys',
+      'x2apic_cluster',
+      'physflat',
+      'flat',
+    ]);
     expect(PROBE_ORDER[32].map(({ name }) => name)).toEqual(['numaq', 'summit', 'bigsmp', 'es7000_cluster', 'es7000', 'default']);
   });
 
   it.each([32, 64] as const)('share code: no function is there twice (%i-bit)', (bits) => {
-    const symbols = driverLayer(bits, 'callback', []).flatMap(({ symbols: own }) => [...own.keys()].filter((name) => !name.includes('.')));
+    const symbols = driverLayer(bits, 'callback', []).flatMap(({ symbols: own }) =>
+      [...own.keys()].filter((name) => !name.includes('.')),
+    );
     expect(new Set(symbols).size).toBe(symbols.length);
     expect(symbols.filter((name) => name === 'native_apic_mem_write')).toHaveLength(1);
   });

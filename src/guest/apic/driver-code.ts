@@ -14,7 +14,8 @@ import { PV_EOI_OVERRIDE, pvEoi } from './pv-eoi.ts';
 
 /**
  * How far the series has got: `before` it an EOI is a register write like any other; `callback` (patch 3) it has a method of its
- * own; `x2apic-eoi` (patch 4) that writes the MSR without looking at the register; `pv-eoi` (patch 5) looks at the shared word first.
+ * own; `x2apic-eoi` (patch 4) that writes the MSR without looking at the register; `pv-eoi` (patch 5) looks at the shared word
+ * first.
  */
 export const EOI_STATES = ['before', 'callback', 'x2apic-eoi', 'pv-eoi'] as const;
 export type EoiState = (typeof EOI_STATES)[number];
@@ -23,10 +24,14 @@ export type EoiState = (typeof EOI_STATES)[number];
 export function methodSymbol(driver: ApicDriver, method: Method, state: EoiState): string | undefined {
   if (method !== 'eoiWrite') return driver.methods[method];
   switch (state) {
-    case 'before': return undefined;
-    case 'callback': return driver.methods.eoiWrite;
-    case 'x2apic-eoi': return nativeEoiSymbol(driver);
-    case 'pv-eoi': return PV_EOI_OVERRIDE;
+    case 'before':
+      return undefined;
+    case 'callback':
+      return driver.methods.eoiWrite;
+    case 'x2apic-eoi':
+      return nativeEoiSymbol(driver);
+    case 'pv-eoi':
+      return PV_EOI_OVERRIDE;
   }
 }
 
@@ -34,14 +39,23 @@ export function methodSymbol(driver: ApicDriver, method: Method, state: EoiState
 export const nativeEoiSymbol = (driver: ApicDriver): string => driver.directEoi ?? (driver.methods.eoiWrite as string);
 
 /** What ends an interrupt: the caller of `write` before the series, of `eoiWrite` since. */
-export const acknowledgeSymbol = (state: EoiState): string => (state === 'before' ? 'ack_APIC_irq_by_write' : 'ack_APIC_irq_by_eoi_write');
+export const acknowledgeSymbol = (state: EoiState): string =>
+  state === 'before' ? 'ack_APIC_irq_by_write' : 'ack_APIC_irq_by_eoi_write';
 
 const libraries = new Map<GuestBits, GuestFunctions>();
 
 function library(bits: GuestBits): GuestFunctions {
   let functions = libraries.get(bits);
   if (!functions) {
-    functions = Object.assign({}, nativeAccess, sharedIpis, destinations, probing, pvEoi, ...DRIVERS.filter((driver) => driver.bits === bits).map((driver) => driver.functions)) as GuestFunctions;
+    functions = Object.assign(
+      {},
+      nativeAccess,
+      sharedIpis,
+      destinations,
+      probing,
+      pvEoi,
+      ...DRIVERS.filter((driver) => driver.bits === bits).map((driver) => driver.functions),
+    ) as GuestFunctions;
     libraries.set(bits, functions);
   }
   return functions;
@@ -95,7 +109,8 @@ export function structureCode(driver: ApicDriver, state: EoiState): ObjectCode {
 /** The table of drivers to probe. */
 function probeTable(bits: GuestBits): ObjectCode {
   const a = assembler(bits).align(8, 0).label('__apicdrivers');
-  for (const { name } of PROBE_ORDER[bits]) bits === 64 ? a.dq(address(structureSymbol(name))) : a.dd(address(structureSymbol(name)));
+  for (const { name } of PROBE_ORDER[bits])
+    bits === 64 ? a.dq(address(structureSymbol(name))) : a.dd(address(structureSymbol(name)));
   return a.label('__apicdrivers_end').assemble();
 }
 
@@ -112,7 +127,11 @@ export function driverLayer(bits: GuestBits, state: EoiState, roots: readonly st
     objects.push(code);
     for (const relocation of code.relocations) visit(relocation.symbol);
   };
-  for (const symbol of [...roots, ...DRIVERS.filter((driver) => driver.bits === bits).flatMap(({ functions }) => Object.keys(functions))]) visit(symbol);
+  for (const symbol of [
+    ...roots,
+    ...DRIVERS.filter((driver) => driver.bits === bits).flatMap(({ functions }) => Object.keys(functions)),
+  ])
+    visit(symbol);
   for (const { relocations } of structures) for (const { symbol } of relocations) visit(symbol);
   return [...objects, ...structures, probeTable(bits)];
 }

@@ -4,7 +4,33 @@
  */
 
 import type { Assembler } from '../assembler/assembler.ts';
-import { address, eax, ebp, ebx, ecx, edi, edx, esi, fs, gs, type GeneralRegister, type Memory, type MemoryPart, native, r12, r12d, r13, r13d, rax, rbp, rbx, rcx, rdi, rdx, rsi } from '../assembler/operands.ts';
+import {
+  address,
+  eax,
+  ebp,
+  ebx,
+  ecx,
+  edi,
+  edx,
+  esi,
+  fs,
+  gs,
+  type GeneralRegister,
+  type Memory,
+  type MemoryPart,
+  native,
+  r12,
+  r12d,
+  r13,
+  r13d,
+  rax,
+  rbp,
+  rbx,
+  rcx,
+  rdi,
+  rdx,
+  rsi,
+} from '../assembler/operands.ts';
 
 export type GuestBits = 32 | 64;
 

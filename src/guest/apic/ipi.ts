@@ -5,7 +5,21 @@
 
 import type { Assembler } from '../assembler/assembler.ts';
 import { address, dword, eax, type GeneralRegister, mem, rax, rdx, times } from '../assembler/operands.ts';
-import { APIC_DEST_ALLBUT, APIC_DEST_ALLINC, APIC_DEST_SELF, APIC_DM_INIT, APIC_DM_NMI, APIC_DM_STARTUP, APIC_ICR, APIC_ICR2, APIC_ICR_BUSY, APIC_INT_ASSERT, APIC_INT_LEVELTRIG, NMI_VECTOR, XAPIC_ID_SHIFT } from './apic-constants.ts';
+import {
+  APIC_DEST_ALLBUT,
+  APIC_DEST_ALLINC,
+  APIC_DEST_SELF,
+  APIC_DM_INIT,
+  APIC_DM_NMI,
+  APIC_DM_STARTUP,
+  APIC_ICR,
+  APIC_ICR2,
+  APIC_ICR_BUSY,
+  APIC_INT_ASSERT,
+  APIC_INT_LEVELTRIG,
+  NMI_VECTOR,
+  XAPIC_ID_SHIFT,
+} from './apic-constants.ts';
 import { structureOffset } from './apic-driver.ts';
 import type { EmitFunction, GuestAbi, GuestFunctions } from './guest-abi.ts';
 import { apicRegister, callMethod } from './native-access.ts';
@@ -36,12 +50,14 @@ export function returnIfAlone(a: Assembler, abi: GuestAbi, spare: readonly [Gene
 }
 
 /** (vector) → target(mask of the online CPUs, vector) */
-export const toOnlineCpus = (target: string): EmitFunction => (a, abi) => {
-  const [mask, vector] = abi.arguments32;
-  a.mov(vector, mask);
-  a.mov(mask, address('cpu_online_mask'));
-  a.jmp(target);
-};
+export const toOnlineCpus =
+  (target: string): EmitFunction =>
+  (a, abi) => {
+    const [mask, vector] = abi.arguments32;
+    a.mov(vector, mask);
+    a.mov(mask, address('cpu_online_mask'));
+    a.jmp(target);
+  };
 
 /** Runs `each` for every CPU of the mask in the first saved register, its number in the result register. */
 export function forEachCpu(a: Assembler, abi: GuestAbi, each: () => void): void {
@@ -56,50 +72,57 @@ export function forEachCpu(a: Assembler, abi: GuestAbi, each: () => void): void 
 }
 
 /** (mask, vector): one ICR write for each CPU, by physical or logical ID. */
-const sequence = (ids: 'physical' | 'logical', exceptSelf: boolean): EmitFunction => (a, abi) => {
-  const [mask, vector] = abi.saved;
-  const [, vector32] = abi.saved32;
-  a.push(mask);
-  a.push(vector);
-  a.pushf();
-  a.cli();
-  a.mov(vector32, abi.arguments32[1]);
-  a.mov(mask, abi.pointer(abi.arguments[0]));
-  if (exceptSelf) {
-    a.mov(eax, abi.perCpu('cpu_number', 32));
-    a.btr(mask, abi.result);
-  }
-  forEachCpu(a, abi, () => {
-    a.mov(abi.arguments32[0], dword(times(abi.result, 4), address(ids === 'physical' ? 'x86_cpu_to_apicid' : 'x86_cpu_to_logical_apicid')));
-    a.mov(abi.arguments32[1], vector32);
-    if (ids === 'physical') a.xor(abi.arguments32[2], abi.arguments32[2]);
-    else loadDestinationMode(a, abi);
-    a.call('__default_send_IPI_dest_field');
-  });
-  a.popf();
-  a.pop(vector);
-  a.pop(mask);
-  a.ret();
-};
+const sequence =
+  (ids: 'physical' | 'logical', exceptSelf: boolean): EmitFunction =>
+  (a, abi) => {
+    const [mask, vector] = abi.saved;
+    const [, vector32] = abi.saved32;
+    a.push(mask);
+    a.push(vector);
+    a.pushf();
+    a.cli();
+    a.mov(vector32, abi.arguments32[1]);
+    a.mov(mask, abi.pointer(abi.arguments[0]));
+    if (exceptSelf) {
+      a.mov(eax, abi.perCpu('cpu_number', 32));
+      a.btr(mask, abi.result);
+    }
+    forEachCpu(a, abi, () => {
+      a.mov(
+        abi.arguments32[0],
+        dword(times(abi.result, 4), address(ids === 'physical' ? 'x86_cpu_to_apicid' : 'x86_cpu_to_logical_apicid')),
+      );
+      a.mov(abi.arguments32[1], vector32);
+      if (ids === 'physical') a.xor(abi.arguments32[2], abi.arguments32[2]);
+      else loadDestinationMode(a, abi);
+      a.call('__default_send_IPI_dest_field');
+    });
+    a.popf();
+    a.pop(vector);
+    a.pop(mask);
+    a.ret();
+  };
 
 /** Shorthands for all, and all but self, unless the IPI is an NMI: those go to the CPUs online alone, one field at a time. */
-const broadcast = (shorthand: number, maskMethod: 'sendIpiMask' | 'sendIpiMaskAllButSelf', whenAlone: boolean): EmitFunction => (a, abi) => {
-  const [first, vector] = abi.arguments32;
-  if (!whenAlone) returnIfAlone(a, abi, abi.bits === 64 ? [rax, rdx] : [abi.arguments[1], abi.arguments[2]]);
-  a.mov(vector, first);
-  a.cmp(dword('no_broadcast'), 0);
-  a.jne('.mask');
-  a.cmp(vector, NMI_VECTOR);
-  a.je('.mask');
-  loadDestinationMode(a, abi);
-  a.mov(first, shorthand);
-  a.jmp('__default_send_IPI_shortcut');
-  a.label('.mask');
-  a.mov(first, address('cpu_online_mask'));
-  callMethod(a, abi, maskMethod, 'jmp');
-  a.label('.none');
-  a.ret();
-};
+const broadcast =
+  (shorthand: number, maskMethod: 'sendIpiMask' | 'sendIpiMaskAllButSelf', whenAlone: boolean): EmitFunction =>
+  (a, abi) => {
+    const [first, vector] = abi.arguments32;
+    if (!whenAlone) returnIfAlone(a, abi, abi.bits === 64 ? [rax, rdx] : [abi.arguments[1], abi.arguments[2]]);
+    a.mov(vector, first);
+    a.cmp(dword('no_broadcast'), 0);
+    a.jne('.mask');
+    a.cmp(vector, NMI_VECTOR);
+    a.je('.mask');
+    loadDestinationMode(a, abi);
+    a.mov(first, shorthand);
+    a.jmp('__default_send_IPI_shortcut');
+    a.label('.mask');
+    a.mov(first, address('cpu_online_mask'));
+    callMethod(a, abi, maskMethod, 'jmp');
+    a.label('.none');
+    a.ret();
+  };
 
 const self: EmitFunction = (a, abi) => {
   const [first, vector] = abi.arguments32;

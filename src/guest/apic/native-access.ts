@@ -6,7 +6,18 @@
 
 import type { Assembler } from '../assembler/assembler.ts';
 import { address, al, dl, dword, eax, ecx, edi, edx, esi, mem, rax, rdi, rdx } from '../assembler/operands.ts';
-import { APIC_BASE_MSR, APIC_DFR, APIC_EOI, APIC_ICR, APIC_ICR2, APIC_ICR_BUSY, APIC_ID, APIC_LDR, APIC_LVR, XAPIC_ID_SHIFT } from './apic-constants.ts';
+import {
+  APIC_BASE_MSR,
+  APIC_DFR,
+  APIC_EOI,
+  APIC_ICR,
+  APIC_ICR2,
+  APIC_ICR_BUSY,
+  APIC_ID,
+  APIC_LDR,
+  APIC_LVR,
+  XAPIC_ID_SHIFT,
+} from './apic-constants.ts';
 import { type Method, structureOffset } from './apic-driver.ts';
 import type { GuestAbi, GuestFunctions } from './guest-abi.ts';
 
@@ -210,4 +221,3 @@ function acknowledge(a: Assembler, abi: GuestAbi, method: Method): void {
   a.mov(register, APIC_EOI);
   callMethod(a, abi, method, 'jmp');
 }
-

@@ -5,7 +5,10 @@ import { address, eax } from '../assembler/operands.ts';
 import { type Method, structureOffset } from './apic-driver.ts';
 import type { EmitFunction, GuestAbi, GuestFunctions } from './guest-abi.ts';
 
-/** Runs `each` for the drivers in order, their structure in the second saved register; `.chosen` takes it, falling through means none. */
+/**
+ * Runs `each` for the drivers in order, their structure in the second saved register; `.chosen` takes it, falling through means
+ * none.
+ */
 function forEachDriver(a: Assembler, abi: GuestAbi, method: Method, pass: () => void): void {
   const [at, structure] = abi.saved;
   a.mov(abi.saved32[0], address('__apicdrivers'));
@@ -23,30 +26,35 @@ function forEachDriver(a: Assembler, abi: GuestAbi, method: Method, pass: () => 
 }
 
 /** Takes the first driver whose method says yes to the texts; returns whether there was one. */
-const chooseBy = (method: Method, texts?: readonly [string, string]): EmitFunction => (a, abi) => {
-  const [at, structure] = abi.saved;
-  a.push(at);
-  a.push(structure);
-  forEachDriver(a, abi, method, () => {
-    for (const [i, text] of (texts ?? []).entries()) a.mov(abi.arguments32[i], address(text));
-  });
-  a.mov(abi.pointer('apic'), structure);
-  a.mov(eax, 1);
-  a.jmp('.out');
-  a.label('.none');
-  a.xor(eax, eax);
-  a.label('.out');
-  a.pop(structure);
-  a.pop(at);
-  a.ret();
-};
+const chooseBy =
+  (method: Method, texts?: readonly [string, string]): EmitFunction =>
+  (a, abi) => {
+    const [at, structure] = abi.saved;
+    a.push(at);
+    a.push(structure);
+    forEachDriver(a, abi, method, () => {
+      for (const [i, text] of (texts ?? []).entries()) a.mov(abi.arguments32[i], address(text));
+    });
+    a.mov(abi.pointer('apic'), structure);
+    a.mov(eax, 1);
+    a.jmp('.out');
+    a.label('.none');
+    a.xor(eax, eax);
+    a.label('.out');
+    a.pop(structure);
+    a.pop(at);
+    a.ret();
+  };
 
 export const probing: GuestFunctions = {
   probe_apic_drivers: chooseBy('probe'),
   default_acpi_madt_oem_check: chooseBy('acpiMadtOemCheck', ['acpi_oem_id', 'acpi_oem_table_id']),
   generic_mps_oem_check: chooseBy('mpsOemCheck', ['mp_oem_id', 'mp_product_id']),
 
-  /** 64-bit: tables, then everyone is asked again, who may stay chosen. 32-bit: the other way round, and bigsmp instead of default. */
+  /**
+   * 64-bit: tables, then everyone is asked again, who may stay chosen. 32-bit: the other way round, and bigsmp instead of
+   * default.
+   */
   default_setup_apic_routing(a, abi) {
     if (abi.bits === 64) {
       a.call('default_acpi_madt_oem_check');

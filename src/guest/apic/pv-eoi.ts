@@ -17,8 +17,8 @@ export const NATIVE_EOI_POINTER = 'apic_native_eoi_write';
 
 export const pvEoi: GuestFunctions = {
   /**
-   * (register, value). One instruction reads and clears the bit, so that nothing comes between; no LOCK, as only the host looks at the
-   * word, and only while this CPU is out of guest mode.
+   * (register, value). One instruction reads and clears the bit, so that nothing comes between; no LOCK, as only the host looks
+   * at the word, and only while this CPU is out of guest mode.
    */
   [PV_EOI_OVERRIDE](a, abi) {
     const spare = abi.bits === 64 ? eax : ecx;

@@ -63,7 +63,18 @@ interface Item {
 }
 
 /** What Intel recommends for padding, by length (SDM 2B, NOP). */
-const NOPS = ['', '90', '6690', '0f1f00', '0f1f4000', '0f1f440000', '660f1f440000', '0f1f8000000000', '0f1f840000000000', '660f1f840000000000'];
+const NOPS = [
+  '',
+  '90',
+  '6690',
+  '0f1f00',
+  '0f1f4000',
+  '0f1f440000',
+  '660f1f440000',
+  '0f1f8000000000',
+  '0f1f840000000000',
+  '660f1f840000000000',
+];
 const LONGEST_NOP = NOPS.length - 1;
 
 function padding(length: number, bits: CodeBits): number[] {
@@ -143,7 +154,13 @@ class AssemblyBuffer {
   align(alignment: number, fill: 'nop' | number = 'nop'): this {
     if (alignment < 1 || alignment & (alignment - 1)) throw new Error(`alignment ${alignment} is no power of two`);
     this.maxAlignment = Math.max(this.maxAlignment, alignment);
-    this.append({ kind: 'padding', text: `align ${alignment}`, alignment, name: fill === 'nop' ? fill : '', operands: fill === 'nop' ? [] : [fill] });
+    this.append({
+      kind: 'padding',
+      text: `align ${alignment}`,
+      alignment,
+      name: fill === 'nop' ? fill : '',
+      operands: fill === 'nop' ? [] : [fill],
+    });
     return this;
   }
 
@@ -165,7 +182,11 @@ class AssemblyBuffer {
 
   /** Zeros. */
   reserve(bytes: number): this {
-    this.append({ kind: 'data', text: `times ${bytes} db 0`, choices: [{ bytes: new Array<number>(bytes).fill(0), fixups: [] }] });
+    this.append({
+      kind: 'data',
+      text: `times ${bytes} db 0`,
+      choices: [{ bytes: new Array<number>(bytes).fill(0), fixups: [] }],
+    });
     return this;
   }
 
@@ -179,14 +200,28 @@ class AssemblyBuffer {
         continue;
       }
       let value = 0n;
-      if (typeof datum === 'object') fixups.push({ offset: bytes.length, bytes: size, kind: 'absolute', symbol: this.fullName(datum.symbol), addend: datum.addend });
+      if (typeof datum === 'object')
+        fixups.push({
+          offset: bytes.length,
+          bytes: size,
+          kind: 'absolute',
+          symbol: this.fullName(datum.symbol),
+          addend: datum.addend,
+        });
       else {
         value = BigInt(datum);
-        if (value < -(1n << BigInt(8 * size - 1)) || value >= 1n << BigInt(8 * size)) throw new Error(`${directive} ${datum}: too large`);
+        if (value < -(1n << BigInt(8 * size - 1)) || value >= 1n << BigInt(8 * size))
+          throw new Error(`${directive} ${datum}: too large`);
       }
       for (let i = 0; i < size; i++) bytes.push(Number((BigInt.asUintN(64, value) >> BigInt(8 * i)) & 0xffn));
     }
-    const text = data.map((datum) => (datum instanceof Uint8Array ? `<${datum.length} bytes>` : typeof datum === 'string' ? JSON.stringify(datum) : operandText(datum)));
+    const text = data.map((datum) =>
+      datum instanceof Uint8Array
+        ? `<${datum.length} bytes>`
+        : typeof datum === 'string'
+          ? JSON.stringify(datum)
+          : operandText(datum),
+    );
     this.append({ kind: 'data', text: `${directive} ${text.join(', ')}`, choices: [{ bytes, fixups }] });
     return this;
   }
@@ -211,7 +246,17 @@ class AssemblyBuffer {
   }
 
   private append(item: Partial<Item> & Pick<Item, 'kind' | 'text'>): void {
-    this.items.push({ note: '', name: '', operands: [], choices: [], choice: 0, label: undefined, alignment: 1, bits: this.bits, ...item });
+    this.items.push({
+      note: '',
+      name: '',
+      operands: [],
+      choices: [],
+      choice: 0,
+      label: undefined,
+      alignment: 1,
+      bits: this.bits,
+      ...item,
+    });
   }
 
   private sizeOf(item: Item, offset: number): number {
@@ -245,7 +290,8 @@ class AssemblyBuffer {
         const limit = 2 ** (8 * fixup.bytes - 1);
         if (distance >= -limit && distance < limit) continue;
         if (fixup.bytes === 2 && target === undefined) continue;
-        if (item.choice + 1 >= item.choices.length) throw new Error(`${item.text}: ${target === undefined ? 'no such label in reach' : 'out of reach'}`);
+        if (item.choice + 1 >= item.choices.length)
+          throw new Error(`${item.text}: ${target === undefined ? 'no such label in reach' : 'out of reach'}`);
         item.choice++;
         grown = true;
       }
@@ -262,7 +308,8 @@ class AssemblyBuffer {
       const { kind, text, note, name, operands, bits } = item;
       const offset = offsets[i];
       const length = this.sizeOf(item, offset);
-      if (kind === 'padding') bytes.push(...(operands.length ? new Array<number>(length).fill(operands[0] as number) : padding(length, bits)));
+      if (kind === 'padding')
+        bytes.push(...(operands.length ? new Array<number>(length).fill(operands[0] as number) : padding(length, bits)));
       const choice = item.choices[item.choice];
       if (choice) for (const value of choice.bytes) bytes.push(value);
       for (const fixup of choice?.fixups ?? []) {

@@ -8,7 +8,21 @@ import '../../isa/all.ts';
 import { buildDecodeTables, type CodeBits, type Form, forms } from '../../isa/decoder.ts';
 import type { Encoding, OperandSpecification } from '../../isa/encoding.ts';
 import { INSTRUCTION_NAMES } from './mnemonics.ts';
-import { type Address, ax, cs, ds, es, type FarPointer, fs, gs, type Memory, type Operand, operandText, type Register, ss } from './operands.ts';
+import {
+  type Address,
+  ax,
+  cs,
+  ds,
+  es,
+  type FarPointer,
+  fs,
+  gs,
+  type Memory,
+  type Operand,
+  operandText,
+  type Register,
+  ss,
+} from './operands.ts';
 
 /** Four bytes (or fewer) of an instruction that depend on where a symbol ends up. */
 export interface Fixup {
@@ -45,8 +59,17 @@ const ADDRESSES_16 = ['3,6', '3,7', '5,6', '5,7', '6', '7', '5', '3'];
 /** Operands that the manual writes and the encoding implies, by encoding. */
 const IMPLIED: Record<string, readonly Register[]> = {
   'DF E0': [ax],
-  '06 ; n64 d64': [es], '0E ; n64 d64': [cs], '16 ; n64 d64': [ss], '1E ; n64 d64': [ds], '0F A0 ; d64': [fs], '0F A8 ; d64': [gs],
-  '07 ; n64 d64': [es], '17 ; n64 d64': [ss], '1F ; n64 d64': [ds], '0F A1 ; d64': [fs], '0F A9 ; d64': [gs],
+  '06 ; n64 d64': [es],
+  '0E ; n64 d64': [cs],
+  '16 ; n64 d64': [ss],
+  '1E ; n64 d64': [ds],
+  '0F A0 ; d64': [fs],
+  '0F A8 ; d64': [gs],
+  '07 ; n64 d64': [es],
+  '17 ; n64 d64': [ss],
+  '1F ; n64 d64': [ds],
+  '0F A1 ; d64': [fs],
+  '0F A9 ; d64': [gs],
 };
 
 /** Names of forms that the mnemonic alone does not tell apart: by mnemonic, then modifier (or opcode extension). */
@@ -58,7 +81,11 @@ const VARIANTS: Record<string, Record<string, string>> = {
   SYSRET: { s32: 'sysret', s64: 'sysretq' },
 };
 /** Encodings that repeat another one, or whose ModRM.reg is a hint that the definition leaves open. */
-const LEFT_OUT = /^(?:82\/|[CD][0-3]\/6|F[67]\/1 E|6[DF] [XY]z ; s64|DC D0|DC D8|DE D0|D[DF] C8|DF D[08]|D9 D8|0F 1[9A-E] Ev|66 0F 3A 6[01].*W1)/;
+const LEFT_OUT = new RegExp(
+  ['82/', '[CD][0-3]/6', 'F[67]/1 E', '6[DF] [XY]z ; s64', '0F 1[9A-E] Ev', '66 0F 3A 6[01].*W1', 'DC D[08]', 'DE D0', 'D[DF] C8', 'DF D[08]', 'D9 D8']
+    .map((start) => `^${start}`)
+    .join('|'),
+);
 /** ModRM.reg is the hint of a prefetch. */
 const PREFETCHES: Record<string, [encoding: string, digit: number]> = {
   prefetchnta: ['0F 18 Ev', 0],
@@ -68,8 +95,30 @@ const PREFETCHES: Record<string, [encoding: string, digit: number]> = {
   prefetchw: ['0F 0D M', 1],
 };
 const ALIASES: Record<string, string> = {
-  jc: 'jb', jnc: 'jae', jz: 'je', jnz: 'jne', jna: 'jbe', jnbe: 'ja', jnae: 'jb', jnb: 'jae', jl: 'jl', jnge: 'jl', jnl: 'jge', jng: 'jle', jnle: 'jg', jpe: 'jp', jpo: 'jnp',
-  setc: 'setb', setnc: 'setae', setz: 'sete', setnz: 'setne', cmovc: 'cmovb', cmovnc: 'cmovae', cmovz: 'cmove', cmovnz: 'cmovne', sal: 'shl',
+  jc: 'jb',
+  jnc: 'jae',
+  jz: 'je',
+  jnz: 'jne',
+  jna: 'jbe',
+  jnbe: 'ja',
+  jnae: 'jb',
+  jnb: 'jae',
+  jl: 'jl',
+  jnge: 'jl',
+  jnl: 'jge',
+  jng: 'jle',
+  jnle: 'jg',
+  jpe: 'jp',
+  jpo: 'jnp',
+  setc: 'setb',
+  setnc: 'setae',
+  setz: 'sete',
+  setnz: 'setne',
+  cmovc: 'cmovb',
+  cmovnc: 'cmovae',
+  cmovz: 'cmove',
+  cmovnz: 'cmovne',
+  sal: 'shl',
 };
 
 interface Candidate {
@@ -100,7 +149,8 @@ function buildNames(): void {
   for (const form of forms) {
     const name = formName(form);
     if (name !== undefined && INSTRUCTION_NAMES.has(name)) add(name, form);
-    for (const [prefetch, [text, digit]] of Object.entries(PREFETCHES)) if (form.encoding.text === text) add(prefetch, form, digit);
+    for (const [prefetch, [text, digit]] of Object.entries(PREFETCHES))
+      if (form.encoding.text === text) add(prefetch, form, digit);
   }
   for (const [alias, name] of Object.entries(ALIASES)) byName.set(alias, byName.get(name) as Candidate[]);
 }
@@ -119,26 +169,45 @@ export function explicitOperands(form: Form): OperandSpecification[] {
 }
 
 const isAddress = (operand: Operand): operand is Address => typeof operand === 'object' && operand.kind === 'address';
-const isImmediate = (operand: Operand): operand is number | bigint | Address => typeof operand === 'number' || typeof operand === 'bigint' || isAddress(operand);
+const isImmediate = (operand: Operand): operand is number | bigint | Address =>
+  typeof operand === 'number' || typeof operand === 'bigint' || isAddress(operand);
 const isRegister = (operand: Operand, registerClass: Register['class'], bits?: number): operand is Register =>
-  typeof operand === 'object' && operand.kind === 'register' && operand.class === registerClass && (bits === undefined || operand.bits === bits);
+  typeof operand === 'object' &&
+  operand.kind === 'register' &&
+  operand.class === registerClass &&
+  (bits === undefined || operand.bits === bits);
 const isMemory = (operand: Operand): operand is Memory => typeof operand === 'object' && operand.kind === 'memory';
 const fitsSigned = (value: number | bigint, bits: number): boolean => BigInt.asIntN(bits, BigInt(value)) === BigInt(value);
 
 /** Bits of a size letter; 0: any. */
 function sizeBits(size: string, operandBits: number): number {
   switch (size) {
-    case 'b': return 8;
-    case 'w': return 16;
-    case 'd': case 'ss': return 32;
-    case 'q': case 'sd': case 'si': case 'pi': return 64;
-    case 't': return 80;
-    case 'v': return operandBits;
-    case 'z': return Math.min(operandBits, 32);
-    case 'y': return operandBits === 64 ? 64 : 32;
-    case 'p': return operandBits + 16;
-    case '': return 0;
-    default: return 128;
+    case 'b':
+      return 8;
+    case 'w':
+      return 16;
+    case 'd':
+    case 'ss':
+      return 32;
+    case 'q':
+    case 'sd':
+    case 'si':
+    case 'pi':
+      return 64;
+    case 't':
+      return 80;
+    case 'v':
+      return operandBits;
+    case 'z':
+      return Math.min(operandBits, 32);
+    case 'y':
+      return operandBits === 64 ? 64 : 32;
+    case 'p':
+      return operandBits + 16;
+    case '':
+      return 0;
+    default:
+      return 128;
   }
 }
 
@@ -183,7 +252,8 @@ class Attempt {
   memory(operand: Memory): boolean {
     const { base, index, scale, displacement, symbol } = operand;
     if (operand.segment) this.segment = operand.segment.number;
-    const addressBits = (base ?? index)?.bits ?? (this.bits === 16 && (displacement < 0 || displacement > 0xffff) ? 32 : this.bits);
+    const addressBits =
+      (base ?? index)?.bits ?? (this.bits === 16 && (displacement < 0 || displacement > 0xffff) ? 32 : this.bits);
     if ((base && base.bits !== addressBits) || (index && index.bits !== addressBits) || addressBits === 8) return false;
     if (this.bits === 64 ? addressBits === 16 : addressBits === 64) return false;
     this.addressPrefix = addressBits !== this.bits;
@@ -197,7 +267,12 @@ class Attempt {
       this.displacement = little(symbol === undefined ? displacement : 0, 4);
       if (symbol !== undefined) this.displacementFixups.push({ offset: 0, bytes: 4, kind, symbol, addend: displacement });
     };
-    if (symbol === undefined && !fitsSigned(displacement, 32) && !(addressBits === 32 && displacement >= 0 && displacement < 2 ** 32)) return false;
+    if (
+      symbol === undefined &&
+      !fitsSigned(displacement, 32) &&
+      !(addressBits === 32 && displacement >= 0 && displacement < 2 ** 32)
+    )
+      return false;
     if (relative) {
       wide('relative');
       return put(0, NO_BASE);
@@ -229,7 +304,10 @@ class Attempt {
   }
 
   private memory16({ base, index, scale, displacement, symbol }: Memory): boolean {
-    const registers = [base, index].filter((r) => r !== undefined).map((r) => r.number).sort();
+    const registers = [base, index]
+      .filter((r) => r !== undefined)
+      .map((r) => r.number)
+      .sort();
     const rm = registers.length ? ADDRESSES_16.indexOf(registers.join()) : 6;
     if (rm < 0 || scale !== 1) return false;
     const alone = registers.length === 0;
@@ -238,7 +316,8 @@ class Attempt {
     const mod = alone || (small && displacement === 0 && rm !== 6) ? 0 : small ? 1 : 2;
     const bytes = alone || mod === 2 ? 2 : mod;
     this.displacement = little(symbol === undefined ? displacement : 0, bytes);
-    if (symbol !== undefined) this.displacementFixups.push({ offset: 0, bytes: 2, kind: 'absolute', symbol, addend: displacement });
+    if (symbol !== undefined)
+      this.displacementFixups.push({ offset: 0, bytes: 2, kind: 'absolute', symbol, addend: displacement });
     this.modrm = (this.modrm & 0x38) | (mod << 6) | rm;
     return true;
   }
@@ -248,7 +327,13 @@ class Attempt {
     const size = bytes as Fixup['bytes'];
     if (isAddress(operand)) {
       if (extended && bytes === 1) return false;
-      this.immediateFixups.push({ offset: this.immediates.length, bytes: size, kind: bits > bytes * 8 ? 'signed' : 'absolute', symbol: operand.symbol, addend: operand.addend });
+      this.immediateFixups.push({
+        offset: this.immediates.length,
+        bytes: size,
+        kind: bits > bytes * 8 ? 'signed' : 'absolute',
+        symbol: operand.symbol,
+        addend: operand.addend,
+      });
       this.immediates.push(...little(0, bytes));
       return true;
     }
@@ -267,7 +352,13 @@ class Attempt {
 }
 
 /** Fits operands to a form at an operand size, and encodes. Undefined: they don't fit. */
-function encodeForm({ form, digit }: Candidate, operands: readonly Operand[], operandBits: number, bits: CodeBits, prefixes: Prefixes): Encoded | undefined {
+function encodeForm(
+  { form, digit }: Candidate,
+  operands: readonly Operand[],
+  operandBits: number,
+  bits: CodeBits,
+  prefixes: Prefixes,
+): Encoded | undefined {
   const { encoding } = form;
   const { modifiers } = encoding;
   const specifications = explicitOperands(form);
@@ -275,7 +366,8 @@ function encodeForm({ form, digit }: Candidate, operands: readonly Operand[], op
   const system = encoding.operands.some((o) => o.code === 'C' || o.code === 'D');
   const invpcid = form.instruction.mnemonic === 'INVPCID';
   if (encoding.hasModrm) attempt.modrm = encoding.modrm >= 0 ? encoding.modrm : 0xc0 | (digit << 3);
-  if (modifiers.has('W1') || (operandBits === 64 && encoding.sized && !modifiers.has('d64') && !modifiers.has('f64'))) attempt.rex |= REX.w;
+  if (modifiers.has('W1') || (operandBits === 64 && encoding.sized && !modifiers.has('d64') && !modifiers.has('f64')))
+    attempt.rex |= REX.w;
   const reg = (register: Register): boolean => {
     attempt.modrm = (attempt.modrm & ~0x38) | (attempt.register(register, REX.r) << 3);
     return true;
@@ -287,7 +379,12 @@ function encodeForm({ form, digit }: Candidate, operands: readonly Operand[], op
   };
   const place = (operand: Operand, accepts: (operand: Operand) => operand is Register, memoryBits: number): boolean => {
     if (accepts(operand)) return rm(operand);
-    return isMemory(operand) && form.allowsMemory && (operand.bits === 0 || memoryBits === 0 || operand.bits === memoryBits) && attempt.memory(operand);
+    return (
+      isMemory(operand) &&
+      form.allowsMemory &&
+      (operand.bits === 0 || memoryBits === 0 || operand.bits === memoryBits) &&
+      attempt.memory(operand)
+    );
   };
   const fit = (operand: Operand, { code, size }: OperandSpecification): boolean => {
     const width = (system && size === 'q') || (invpcid && code === 'G') ? (bits === 64 ? 64 : 32) : sizeBits(size, operandBits);
@@ -295,30 +392,44 @@ function encodeForm({ form, digit }: Candidate, operands: readonly Operand[], op
     const xmm = (o: Operand): o is Register => isRegister(o, 'xmm');
     const mmx = (o: Operand): o is Register => isRegister(o, 'mmx');
     switch (code) {
-      case 'E': case 'R': case 'M':
+      case 'E':
+      case 'R':
+      case 'M':
         if (form.instruction.mnemonic === 'PREFETCH') return isMemory(operand) && attempt.memory(operand);
         return place(operand, general, width);
-      case 'W': case 'U': return place(operand, xmm, vectorMemoryBits(form, width));
-      case 'Q': case 'N': return place(operand, mmx, width);
-      case 'G': return general(operand) && reg(operand);
+      case 'W':
+      case 'U':
+        return place(operand, xmm, vectorMemoryBits(form, width));
+      case 'Q':
+      case 'N':
+        return place(operand, mmx, width);
+      case 'G':
+        return general(operand) && reg(operand);
       case 'B': {
         if (!general(operand)) return false;
         attempt.vvvv = operand.number;
         return operand.number < 8 || bits === 64;
       }
-      case 'V': return xmm(operand) && reg(operand);
-      case 'P': return mmx(operand) && reg(operand);
-      case 'S': return isRegister(operand, 'segment') && reg(operand);
-      case 'C': return isRegister(operand, 'control') && reg(operand);
-      case 'D': return isRegister(operand, 'debug') && reg(operand);
+      case 'V':
+        return xmm(operand) && reg(operand);
+      case 'P':
+        return mmx(operand) && reg(operand);
+      case 'S':
+        return isRegister(operand, 'segment') && reg(operand);
+      case 'C':
+        return isRegister(operand, 'control') && reg(operand);
+      case 'D':
+        return isRegister(operand, 'debug') && reg(operand);
       case 'Z': {
         if (!general(operand)) return false;
         attempt.opcodeRegister = attempt.register(operand, REX.b);
         // 90 is NOP, which does not clear the upper half.
         return !(encoding.opcode === 0x90 && operand.number === 0);
       }
-      case 'I': case 'sI': {
-        if (size === 'p') return typeof operand === 'object' && operand.kind === 'far' && attempt.farPointer(operand, operandBits);
+      case 'I':
+      case 'sI': {
+        if (size === 'p')
+          return typeof operand === 'object' && operand.kind === 'far' && attempt.farPointer(operand, operandBits);
         if (!isImmediate(operand)) return false;
         // A lone byte beside a wider operand is a count or a mask, not extended; `sIb` and a 64-bit operand's Iz are.
         const wide = code === 'sI' ? operandBits : size === 'z' ? operandBits : width;
@@ -327,37 +438,60 @@ function encodeForm({ form, digit }: Candidate, operands: readonly Operand[], op
       case 'J': {
         const bytes = (size === 'b' ? 1 : operandBits === 16 ? 2 : 4) as Fixup['bytes'];
         if (typeof operand !== 'string') return false;
-        attempt.immediateFixups.push({ offset: attempt.immediates.length, bytes, kind: 'relative', symbol: operand, addend: -bytes });
+        attempt.immediateFixups.push({
+          offset: attempt.immediates.length,
+          bytes,
+          kind: 'relative',
+          symbol: operand,
+          addend: -bytes,
+        });
         attempt.immediates.push(...little(0, bytes));
         return true;
       }
       case 'O': {
-        if (!isMemory(operand) || operand.base || operand.index || operand.relative || (operand.bits && operand.bits !== width)) return false;
+        if (!isMemory(operand) || operand.base || operand.index || operand.relative || (operand.bits && operand.bits !== width))
+          return false;
         if (operand.segment) attempt.segment = operand.segment.number;
         const bytes = (bits / 8) as Fixup['bytes'];
-        if (operand.symbol !== undefined) attempt.immediateFixups.push({ offset: 0, bytes, kind: 'absolute', symbol: operand.symbol, addend: operand.displacement });
+        if (operand.symbol !== undefined)
+          attempt.immediateFixups.push({
+            offset: 0,
+            bytes,
+            kind: 'absolute',
+            symbol: operand.symbol,
+            addend: operand.displacement,
+          });
         else if (bits < 64 && (operand.displacement < 0 || operand.displacement >= 2 ** bits)) return false;
         attempt.immediates.push(...little(operand.symbol === undefined ? operand.displacement : 0, bytes));
         return true;
       }
-      case 'AL': case 'CL': case 'AH': return isRegister(operand, 'general', 8) && operand.name === code.toLowerCase();
-      case 'AX': case 'DX': return isRegister(operand, 'general', 16) && operand.name === code.toLowerCase();
-      case 'eAX': return isRegister(operand, 'general', ioBits(form, operandBits)) && operand.number === 0;
-      case '1': return operand === 1;
+      case 'AL':
+      case 'CL':
+      case 'AH':
+        return isRegister(operand, 'general', 8) && operand.name === code.toLowerCase();
+      case 'AX':
+      case 'DX':
+        return isRegister(operand, 'general', 16) && operand.name === code.toLowerCase();
+      case 'eAX':
+        return isRegister(operand, 'general', ioBits(form, operandBits)) && operand.number === 0;
+      case '1':
+        return operand === 1;
       case 'i': {
         if (!isRegister(operand, 'x87')) return false;
         attempt.modrm |= operand.number;
         return true;
       }
-      default: return false;
+      default:
+        return false;
     }
   };
-  if (operands.length !== specifications.length || !operands.every((operand, i) => fit(operand, specifications[i]))) return undefined;
+  if (operands.length !== specifications.length || !operands.every((operand, i) => fit(operand, specifications[i])))
+    return undefined;
 
   const { rex } = attempt;
   const usesRex = rex !== 0 || attempt.needsRex;
   if (usesRex && (bits !== 64 || attempt.forbidsRex)) return undefined;
-  let operandPrefix = !encoding.vex && encoding.sized && operandBits === 16 !== (bits === 16);
+  let operandPrefix = !encoding.vex && encoding.sized && (operandBits === 16) !== (bits === 16);
   if (modifiers.has('d64') && bits === 64) operandPrefix = operandBits === 16;
   if (encoding.prefix === 'none' && operandPrefix) return undefined;
   if (encoding.prefix === '66') {
@@ -368,7 +502,10 @@ function encodeForm({ form, digit }: Candidate, operands: readonly Operand[], op
   if (prefixes.lock && !(form.instruction.lock && form.rmPosition === 0 && isMemory(operands[0]))) return undefined;
   if (prefixes.repeat && !form.instruction.repeat) return undefined;
 
-  const mandatory = encoding.prefix === 'any' || encoding.prefix === 'none' || (encoding.prefix === '66' && operandPrefix) ? 0 : Number.parseInt(encoding.prefix, 16);
+  const mandatory =
+    encoding.prefix === 'any' || encoding.prefix === 'none' || (encoding.prefix === '66' && operandPrefix)
+      ? 0
+      : Number.parseInt(encoding.prefix, 16);
   const bytes: number[] = [];
   if (prefixes.lock) bytes.push(0xf0);
   if (prefixes.repeat) bytes.push(prefixes.repeat);
@@ -389,7 +526,11 @@ function encodeForm({ form, digit }: Candidate, operands: readonly Operand[], op
   bytes.push(...attempt.immediates);
   if (bytes.length > 15) return undefined;
   const fixups = [
-    ...attempt.displacementFixups.map((f) => ({ ...f, offset: displacementAt, addend: f.kind === 'relative' ? f.addend - (bytes.length - displacementAt) : f.addend })),
+    ...attempt.displacementFixups.map((f) => ({
+      ...f,
+      offset: displacementAt,
+      addend: f.kind === 'relative' ? f.addend - (bytes.length - displacementAt) : f.addend,
+    })),
     ...attempt.immediateFixups.map((f) => ({ ...f, offset: immediatesAt + f.offset })),
   ];
   return { form, bytes, fixups };
@@ -403,10 +544,12 @@ function vexPrefix({ map, prefix }: Encoding, rex: number, vvvv: number): number
 }
 
 /** IN and OUT have no 64-bit accumulator. */
-const ioBits = (form: Form, operandBits: number): number => (/^(IN|OUT)$/.test(form.instruction.mnemonic) ? Math.min(operandBits, 32) : operandBits);
+const ioBits = (form: Form, operandBits: number): number =>
+  /^(IN|OUT)$/.test(form.instruction.mnemonic) ? Math.min(operandBits, 32) : operandBits;
 
 /** What a vector operand in memory occupies. */
-const vectorMemoryBits = (form: Form, width: number): number => (/^(CVTDQ2PD|CVTPS2PD)$/.test(form.instruction.mnemonic) ? 64 : width);
+const vectorMemoryBits = (form: Form, width: number): number =>
+  /^(CVTDQ2PD|CVTPS2PD)$/.test(form.instruction.mnemonic) ? 64 : width;
 
 /** x87 instructions name ST(0), too: which operand it is follows from the opcode. */
 function withoutStackTop(form: Form, operands: readonly Operand[]): readonly Operand[] | undefined {
@@ -422,7 +565,9 @@ function withoutStackTop(form: Form, operands: readonly Operand[]): readonly Ope
 
 /** Operand sizes to try. Undefined size of the operands leaves the default alone. */
 function operandSizes({ form }: Candidate, operands: readonly Operand[], bits: CodeBits): readonly number[] {
-  const { encoding: { sized, vex, modifiers } } = form;
+  const {
+    encoding: { sized, vex, modifiers },
+  } = form;
   // A prefetch's operand has no size.
   if (form.instruction.mnemonic === 'PREFETCH') return [bits === 16 ? 16 : 32];
   if (!sized) return [bits === 16 ? 16 : 32];
@@ -432,10 +577,19 @@ function operandSizes({ form }: Candidate, operands: readonly Operand[], bits: C
   const stack = modifiers.has('d64') && bits === 64;
   const standard = stack ? 64 : bits === 16 ? 16 : 32;
   const specifications = explicitOperands(form);
-  const pinned = operands.some((operand, i) => typeof operand === 'object' && operand.kind === 'register' && (dependsOnSize(specifications[i] ?? { code: '', size: '' }) || specifications[i]?.code === 'eAX'));
+  const pinned = operands.some(
+    (operand, i) =>
+      typeof operand === 'object' &&
+      operand.kind === 'register' &&
+      (dependsOnSize(specifications[i] ?? { code: '', size: '' }) || specifications[i]?.code === 'eAX'),
+  );
   const memory = operands.find(isMemory);
   const memoryAt = memory ? operands.indexOf(memory) : -1;
-  const free = memory !== undefined && dependsOnSize(specifications[memoryAt] ?? { code: '', size: '' }) && (memory.bits !== 0 || !stack) && specifications[memoryAt].size !== 'p';
+  const free =
+    memory !== undefined &&
+    dependsOnSize(specifications[memoryAt] ?? { code: '', size: '' }) &&
+    (memory.bits !== 0 || !stack) &&
+    specifications[memoryAt].size !== 'p';
   if (!pinned && !free && memory?.bits && specifications[memoryAt]?.size === 'p') return [memory.bits - 16];
   if (!pinned && !free) return [standard];
   // A prefix that makes a near branch 16 bits wide is heeded by AMD's processors alone.
@@ -478,7 +632,8 @@ export function encode(name: string, operands: readonly Operand[], bits: CodeBit
     }
   }
   if (!found.length) throw new Error(`no encoding of ${text} in ${bits}-bit code`);
-  if (new Set(found.map(({ memoryBits }) => memoryBits)).size > 1) throw new Error(`${text}: the size of the memory operand is open`);
+  if (new Set(found.map(({ memoryBits }) => memoryBits)).size > 1)
+    throw new Error(`${text}: the size of the memory operand is open`);
   // Among equals a sign-extended byte, as every assembler has it; then the definitions' order.
   const extends8 = ({ form }: Encoded): number => (form.encoding.operands.some(({ code }) => code === 'sI') ? 0 : 1);
   return found.map(({ encoded }) => encoded).sort((a, b) => a.bytes.length - b.bytes.length || extends8(a) - extends8(b));

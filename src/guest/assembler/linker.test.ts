@@ -5,7 +5,12 @@ import { address, dword, eax, esi, rax, rdi } from './operands.ts';
 
 describe('the linker', () => {
   const main = assembler(64).label('main').call('write').lea(rax, dword('table', 4)).ret().assemble();
-  const write = assembler(64).align(16).label('write').mov(dword(rdi, address('APIC_BASE')), esi).ret().assemble();
+  const write = assembler(64)
+    .align(16)
+    .label('write')
+    .mov(dword(rdi, address('APIC_BASE')), esi)
+    .ret()
+    .assemble();
   const table = assembler(64).align(8, 0).label('table').dq(address('main'), address('table', 8)).assemble();
 
   it('places objects by their alignment and resolves what they say of each other', () => {
@@ -24,7 +29,9 @@ describe('the linker', () => {
     expect(() => link([main], { base: 0 })).toThrow('symbol write is not defined');
     expect(() => link([table, table], { base: 0 })).toThrow('symbol table is defined twice');
     expect(() => link([write], { base: 0, absolute: { APIC_BASE: 0xfee0_0000 } })).toThrow(/does not fit/);
-    const absolute = assembler(32).mov(eax, dword(address('APIC_BASE'))).assemble();
+    const absolute = assembler(32)
+      .mov(eax, dword(address('APIC_BASE')))
+      .assemble();
     expect([...link([absolute], { base: 0, absolute: { APIC_BASE: 0xfee0_0000 } }).bytes]).toEqual([0xa1, 0, 0, 0xe0, 0xfe]);
   });
 });

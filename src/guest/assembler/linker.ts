@@ -18,7 +18,9 @@ export interface LinkedImage {
   symbols: ReadonlyMap<string, number>;
 }
 
-/** Links in the given order. Throws on a symbol that is missing or defined twice, and on an address that doesn't fit its field. */
+/**
+ * Links in the given order. Throws on a symbol that is missing or defined twice, and on an address that doesn't fit its field.
+ */
 export function link(objects: readonly ObjectCode[], { base, absolute = {} }: LinkOptions): LinkedImage {
   const symbols = new Map(Object.entries(absolute));
   const places: number[] = [];

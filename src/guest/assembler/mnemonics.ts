@@ -91,7 +91,9 @@ const STACK_TOP = [
 ] as const;
 type StackTop = Words<(typeof STACK_TOP)[number]>;
 
-type Words<Text extends string, Found = never> = Text extends `${infer Head} ${infer Tail}` ? Words<Tail, Found | Head> : Found | Text;
+type Words<Text extends string, Found = never> = Text extends `${infer Head} ${infer Tail}`
+  ? Words<Tail, Found | Head>
+  : Found | Text;
 
 type Method<Self, Operands extends readonly unknown[]> = (...operands: Operands) => Self;
 export type Instructions<Self> = Varied<Self> &
@@ -102,4 +104,6 @@ export type Instructions<Self> = Varied<Self> &
   Record<Binary, Method<Self, [destination: Place | Immediate, source: Place | Immediate]>> &
   Record<Ternary, Method<Self, [destination: Place, source: Place, third: Place | Immediate]>>;
 
-export const INSTRUCTION_NAMES: ReadonlySet<string> = new Set([...NULLARY, ...BRANCHES, ...UNARY, ...BINARY, ...TERNARY, ...STACK_TOP, ...VARIED].flatMap((line) => line.split(' ')));
+export const INSTRUCTION_NAMES: ReadonlySet<string> = new Set(
+  [...NULLARY, ...BRANCHES, ...UNARY, ...BINARY, ...TERNARY, ...STACK_TOP, ...VARIED].flatMap((line) => line.split(' ')),
+);

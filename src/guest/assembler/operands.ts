@@ -61,7 +61,13 @@ export type Operand = Register | Memory | Immediate | FarPointer | Target;
 /** What can be written to, or read as r/m. */
 export type Place = Register | Memory;
 
-const named = <Class extends RegisterClass>(registerClass: Class, bits: number, names: string, first = 0, high = false): Register<Class>[] =>
+const named = <Class extends RegisterClass>(
+  registerClass: Class,
+  bits: number,
+  names: string,
+  first = 0,
+  high = false,
+): Register<Class>[] =>
   names.split(' ').map((name, i) => ({ kind: 'register', class: registerClass, name, bits, number: first + i, high }));
 const numbered = (prefix: string, from: number, to: number, suffix = ''): string =>
   Array.from({ length: to - from + 1 }, (_, i) => `${prefix}${from + i}${suffix}`).join(' ');
@@ -93,11 +99,29 @@ export const SEGMENT_REGISTERS = [es, cs, ss, ds, fs, gs];
 export const CONTROL_REGISTERS = [cr0, cr2, cr3, cr4, cr8];
 export const DEBUG_REGISTERS = [dr0, dr1, dr2, dr3, dr6, dr7];
 export const MMX_REGISTERS = [mm0, mm1, mm2, mm3, mm4, mm5, mm6, mm7];
-export const XMM_REGISTERS = [xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7, xmm8, xmm9, xmm10, xmm11, xmm12, xmm13, xmm14, xmm15];
+export const XMM_REGISTERS = [
+  xmm0,
+  xmm1,
+  xmm2,
+  xmm3,
+  xmm4,
+  xmm5,
+  xmm6,
+  xmm7,
+  xmm8,
+  xmm9,
+  xmm10,
+  xmm11,
+  xmm12,
+  xmm13,
+  xmm14,
+  xmm15,
+];
 export const X87_REGISTERS = [st0, st1, st2, st3, st4, st5, st6, st7];
 
 /** The same general register in another size. */
-export const sized = (register: GeneralRegister, bits: 8 | 16 | 32 | 64): GeneralRegister => GENERAL_REGISTERS[bits][register.number];
+export const sized = (register: GeneralRegister, bits: 8 | 16 | 32 | 64): GeneralRegister =>
+  GENERAL_REGISTERS[bits][register.number];
 
 export const times = (register: GeneralRegister, scale: 1 | 2 | 4 | 8): ScaledRegister => ({ kind: 'scaled', register, scale });
 export const address = (symbol: string, addend = 0): Address => ({ kind: 'address', symbol, addend });
@@ -149,14 +173,23 @@ export const oword = (...parts: MemoryPart[]): Memory => memory(128, parts);
 /** A machine word of the mode the code is for. */
 export const native = (bits: 16 | 32 | 64, ...parts: MemoryPart[]): Memory => memory(bits, parts);
 
-const SIZE_KEYWORDS: Record<number, string> = { 8: 'byte ', 16: 'word ', 32: 'dword ', 64: 'qword ', 80: 'tword ', 128: 'oword ' };
+const SIZE_KEYWORDS: Record<number, string> = {
+  8: 'byte ',
+  16: 'word ',
+  32: 'dword ',
+  64: 'qword ',
+  80: 'tword ',
+  128: 'oword ',
+};
 const hex = (value: number | bigint): string => (value < 0 ? `-0x${(-value).toString(16)}` : `0x${value.toString(16)}`);
 const signedHex = (value: number): string => (value < 0 ? hex(value) : `+${hex(value)}`);
 const symbolic = (symbol: string, addend: number): string => (addend ? `${symbol}${signedHex(addend)}` : symbol);
 
 function memoryText(operand: Memory): string {
   const { base, index, scale, symbol, displacement, segment, relative } = operand;
-  const terms = [base?.name, index && (scale === 1 ? index.name : `${index.name}*${scale}`), symbol].filter((term) => term !== undefined);
+  const terms = [base?.name, index && (scale === 1 ? index.name : `${index.name}*${scale}`), symbol].filter(
+    (term) => term !== undefined,
+  );
   let text = terms.join('+');
   if (!terms.length) text = hex(displacement);
   else if (displacement) text += signedHex(displacement);
@@ -168,9 +201,13 @@ export function operandText(operand: Operand): string {
   if (typeof operand === 'string') return operand;
   if (typeof operand === 'number' || typeof operand === 'bigint') return hex(operand);
   switch (operand.kind) {
-    case 'register': return operand.name;
-    case 'memory': return memoryText(operand);
-    case 'address': return symbolic(operand.symbol, operand.addend);
-    case 'far': return `${hex(operand.selector)}:${operandText(operand.offset)}`;
+    case 'register':
+      return operand.name;
+    case 'memory':
+      return memoryText(operand);
+    case 'address':
+      return symbolic(operand.symbol, operand.addend);
+    case 'far':
+      return `${hex(operand.selector)}:${operandText(operand.offset)}`;
   }
 }

@@ -1,4 +1,6 @@
-/** From PVH's 32-bit entry to the kernel's mode, and the trampoline that brings application processors there. SDM 3A 10.8.5, 9.4. */
+/**
+ * From PVH's 32-bit entry to the kernel's mode, and the trampoline that brings application processors there. SDM 3A 10.8.5, 9.4.
+ */
 
 import { type Assembler, assembler, type ObjectCode } from '../assembler/assembler.ts';
 import { type LinkedImage, link } from '../assembler/linker.ts';
@@ -90,7 +92,10 @@ export function trampolineImage(bits: GuestBits, kernel: { gdt: number; pml4: nu
     enterLongMode(a, () => a.mov(eax, address('pml4')));
     a.jmpFar(far(Selector.code64, address('secondary_start')));
   }
-  const image: LinkedImage = link([a.assemble()], { base: TRAMPOLINE, absolute: { gdt: kernel.gdt, pml4: kernel.pml4, secondary_start: kernel.secondaryStart } });
+  const image: LinkedImage = link([a.assemble()], {
+    base: TRAMPOLINE,
+    absolute: { gdt: kernel.gdt, pml4: kernel.pml4, secondary_start: kernel.secondaryStart },
+  });
   if (image.bytes.length > PAGE_BYTES) throw new Error('the trampoline is larger than a page');
   return image.bytes;
 }
@@ -101,17 +106,25 @@ const GDT_LIMIT = GDT_ENTRIES * 8 - 1;
 
 /** GDT and its pointer; page tables that map 4 GiB one to one, and the last GiB of them again at the end of the address space. */
 export function bootTables(bits: GuestBits): ObjectCode[] {
-  const gdt = assembler(32).align(16, 0).label('gdt').dq(...DESCRIPTORS);
+  const gdt = assembler(32)
+    .align(16, 0)
+    .label('gdt')
+    .dq(...DESCRIPTORS);
   gdt.reserve((GDT_ENTRIES - DESCRIPTORS.length) * 8);
   gdt.label('gdt_pointer').dw(GDT_LIMIT).dd(address('gdt'));
   if (bits === 32) return [gdt.assemble()];
-  const directories = new BigUint64Array(GIB_PER_SPACE * PAGE_ENTRIES).map((_, i) => (BigInt(i) << BigInt(LARGE_PAGE_SHIFT)) | BigInt(PRESENT_WRITABLE | LARGE_PAGE));
+  const directories = new BigUint64Array(GIB_PER_SPACE * PAGE_ENTRIES).map(
+    (_, i) => (BigInt(i) << BigInt(LARGE_PAGE_SHIFT)) | BigInt(PRESENT_WRITABLE | LARGE_PAGE),
+  );
   const tables = assembler(64).align(PAGE_BYTES, 0).label('page_directories').db(new Uint8Array(directories.buffer));
   const directory = (gib: number) => address('page_directories', gib * PAGE_BYTES + PRESENT_WRITABLE);
   tables.label('pdpt');
   for (let gib = 0; gib < GIB_PER_SPACE; gib++) tables.dq(directory(gib));
   tables.reserve((PAGE_ENTRIES - GIB_PER_SPACE - 1) * 8).dq(directory(GIB_PER_SPACE - 1));
-  tables.label('pml4').dq(address('pdpt', PRESENT_WRITABLE)).reserve((PAGE_ENTRIES - 2) * 8).dq(address('pdpt', PRESENT_WRITABLE));
+  tables
+    .label('pml4')
+    .dq(address('pdpt', PRESENT_WRITABLE))
+    .reserve((PAGE_ENTRIES - 2) * 8)
+    .dq(address('pdpt', PRESENT_WRITABLE));
   return [gdt.assemble(), tables.assemble()];
 }
-

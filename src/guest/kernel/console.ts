@@ -109,4 +109,3 @@ export const consoleFunctions: GuestFunctions = {
     a.jmp('.off');
   },
 };
-

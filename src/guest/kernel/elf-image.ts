@@ -1,4 +1,7 @@
-/** An ELF64 executable of one segment with the note that tells a PVH loader the 32-bit entry. Sources: System V gABI 4 and 5, Xen's elfnote.h. */
+/**
+ * An ELF64 executable of one segment with the note that tells a PVH loader the 32-bit entry. Sources: System V gABI 4 and 5,
+ * Xen's elfnote.h.
+ */
 
 const HEADER_BYTES = 64;
 const PROGRAM_HEADER_BYTES = 56;
@@ -36,7 +39,14 @@ export function elfImage({ base, bytes, memoryBytes, entry }: ElfContents): Uint
   view.setUint16(52, HEADER_BYTES, true);
   view.setUint16(54, PROGRAM_HEADER_BYTES, true);
   view.setUint16(56, 2, true);
-  const programHeader = (at: number, type: number, offset: number, address: number, fileBytes: number, inMemory: number): void => {
+  const programHeader = (
+    at: number,
+    type: number,
+    offset: number,
+    address: number,
+    fileBytes: number,
+    inMemory: number,
+  ): void => {
     view.setUint32(at, type, true);
     view.setUint32(at + 4, READ_WRITE_EXECUTE, true);
     for (const [i, value] of [offset, address, address, fileBytes, inMemory, 4].entries()) u64(at + 8 + 8 * i, value);

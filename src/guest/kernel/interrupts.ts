@@ -1,7 +1,33 @@
 /** Interrupts: 256 stubs, one way in, handlers by vector; and the I/O APIC's entry for the serial port. */
 
 import { type Assembler, assembler, type ObjectCode } from '../assembler/assembler.ts';
-import { address, al, byte, dword, dx, eax, ecx, edx, esp, type GeneralRegister, mem, type Memory, qword, r8, r9, r10, r11, rax, rcx, rdi, rdx, rsi, rsp, times, word } from '../assembler/operands.ts';
+import {
+  address,
+  al,
+  byte,
+  dword,
+  dx,
+  eax,
+  ecx,
+  edx,
+  esp,
+  type GeneralRegister,
+  mem,
+  type Memory,
+  qword,
+  r8,
+  r9,
+  r10,
+  r11,
+  rax,
+  rcx,
+  rdi,
+  rdx,
+  rsi,
+  rsp,
+  times,
+  word,
+} from '../assembler/operands.ts';
 import { acknowledgeSymbol, type EoiState } from '../apic/driver-code.ts';
 import type { GuestAbi, GuestBits, GuestFunctions } from '../apic/guest-abi.ts';
 import { callMethod } from '../apic/native-access.ts';
@@ -19,12 +45,18 @@ const PIC_DATA_PORTS = [0x21, 0xa1];
 const NESTED_LOG_BYTES = 8;
 
 /** What of an interrupted program is lost in a call. */
-const VOLATILE: Record<GuestBits, readonly GeneralRegister[]> = { 64: [rax, rcx, rdx, rsi, rdi, r8, r9, r10, r11], 32: [eax, ecx, edx] };
+const VOLATILE: Record<GuestBits, readonly GeneralRegister[]> = {
+  64: [rax, rcx, rdx, rsi, rdi, r8, r9, r10, r11],
+  32: [eax, ecx, edx],
+};
 
 /** Exceptions for which the processor pushes an error code; the others' stubs push 0, so that all frames are alike. */
 const WITH_ERROR_CODE = new Set([8, 10, 11, 12, 13, 14, 17, 21, 29, 30]);
 
-/** For a handler: where the interrupted instruction's address is, from its own stack pointer. Vector and error code lie in front of it. */
+/**
+ * For a handler: where the interrupted instruction's address is, from its own stack pointer. Vector and error code lie in front
+ * of it.
+ */
 export const returnAddressOffset = ({ bits, word }: GuestAbi): number => (1 + VOLATILE[bits].length + 2) * word;
 
 /** The stubs, each of a fixed size: push error code and vector, go on. */
@@ -64,16 +96,18 @@ export function interruptFunctions(state: EoiState, texts: Texts): GuestFunction
     callMethod(a, abi, 'sendIpiSelf');
   };
   /** A handler that lets others in, and asks for some: entry is logged as the vector, exit as the vector plus 1. */
-  const nested = (vector: number, asks: readonly number[]): GuestFunctions[string] => (a, abi) => {
-    log(a, abi, vector);
-    if (asks.length) {
-      a.sti();
-      for (const other of asks) selfIpi(a, abi, other);
-      a.cli();
-    }
-    log(a, abi, vector + 1);
-    a.jmp(acknowledge);
-  };
+  const nested =
+    (vector: number, asks: readonly number[]): GuestFunctions[string] =>
+    (a, abi) => {
+      log(a, abi, vector);
+      if (asks.length) {
+        a.sti();
+        for (const other of asks) selfIpi(a, abi, other);
+        a.cli();
+      }
+      log(a, abi, vector + 1);
+      a.jmp(acknowledge);
+    };
   const [outer, lower, middle, inner] = Vector.nested;
 
   return {
@@ -132,7 +166,16 @@ export function interruptFunctions(state: EoiState, texts: Texts): GuestFunction
       a.mov(vector, abi.arguments32[0]);
       a.mov(abi.saved32[1], dword(stack, returnAddressOffset(abi) - abi.word));
       a.mov(abi.saved32[2], dword(stack, returnAddressOffset(abi)));
-      printLine(a, abi, texts, ['@@ unexpected vector=', vector, ' cpu=', abi.perCpu('cpu_number', 32), ' error=', abi.saved32[1], ' ip=', abi.saved32[2]]);
+      printLine(a, abi, texts, [
+        '@@ unexpected vector=',
+        vector,
+        ' cpu=',
+        abi.perCpu('cpu_number', 32),
+        ' error=',
+        abi.saved32[1],
+        ' ip=',
+        abi.saved32[2],
+      ]);
       a.call('power_off');
       a.ret();
     },
@@ -162,8 +205,8 @@ export function interruptFunctions(state: EoiState, texts: Texts): GuestFunction
     },
 
     /**
-     * (trigger mode bit): routes the serial port's pin to this CPU, as the driver addresses I/O interrupts. x2APIC drivers address
-     * physically: without remapping, the I/O APIC has no room for their logical IDs.
+     * (trigger mode bit): routes the serial port's pin to this CPU, as the driver addresses I/O interrupts. x2APIC drivers
+     * address physically: without remapping, the I/O APIC has no room for their logical IDs.
      */
     route_serial(a, abi) {
       const [low, high] = abi.saved;
@@ -187,7 +230,10 @@ export function interruptFunctions(state: EoiState, texts: Texts): GuestFunction
       callMethod(a, abi, 'cpuMaskToApicId');
       a.mov(high32, eax);
       a.mov(abi.scratch, abi.pointer('apic'));
-      for (const [member, shift] of [['irqDeliveryMode', 8], ['irqDestMode', 11]] as const) {
+      for (const [member, shift] of [
+        ['irqDeliveryMode', 8],
+        ['irqDestMode', 11],
+      ] as const) {
         a.mov(eax, dword(abi.scratch, structureOffset(member, abi.word)));
         a.shl(eax, shift);
         a.or(low32, eax);
@@ -208,4 +254,3 @@ const perCpuIndexed = (abi: GuestAbi, vector: GeneralRegister): Memory => {
   const { segment } = abi.perCpu('handled', 32);
   return dword(segment as NonNullable<Memory['segment']>, times(vector, 4), address('handled'));
 };
-

@@ -9,7 +9,7 @@ export interface KernelReport {
   pvEoi: boolean;
   /** The driver's title. */
   driver: string;
-  workloads: { name: Workload; rounds: number; /** Modulo 2^32. */ cycles: number }[];
+  workloads: { name: Workload; rounds: number /** Modulo 2^32. */; cycles: number }[];
   /** Interrupts handled, by CPU, then vector (NMIs have 2). */
   handled: Map<number, number>[];
   /** Messages received, by CPU. */
@@ -24,7 +24,19 @@ export interface KernelReport {
 
 /** Reads a run's serial output. Throws where a line is not the kernel's. */
 export function parseKernelReport(output: string): KernelReport {
-  const report: KernelReport = { bits: 0, cpus: 0, x2apic: false, pvEoi: false, driver: '', workloads: [], handled: [], messages: [], nestedOrder: [], notes: [], complete: false };
+  const report: KernelReport = {
+    bits: 0,
+    cpus: 0,
+    x2apic: false,
+    pvEoi: false,
+    driver: '',
+    workloads: [],
+    handled: [],
+    messages: [],
+    nestedOrder: [],
+    notes: [],
+    complete: false,
+  };
   for (const line of output.split('\n')) {
     const [, kind, rest] = /^@@ ([\w-]+) ?(.*)$/.exec(line) ?? [];
     if (kind === undefined) {
@@ -35,17 +47,37 @@ export function parseKernelReport(output: string): KernelReport {
     const number = (key: string): number => Number(values.get(key));
     switch (kind) {
       case 'boot':
-        Object.assign(report, { bits: number('bits'), cpus: number('cpus'), x2apic: number('x2apic') === 1, pvEoi: number('pv_eoi') === 1 });
+        Object.assign(report, {
+          bits: number('bits'),
+          cpus: number('cpus'),
+          x2apic: number('x2apic') === 1,
+          pvEoi: number('pv_eoi') === 1,
+        });
         report.handled = Array.from({ length: report.cpus }, () => new Map());
         break;
-      case 'driver': report.driver = rest; break;
-      case 'workload': report.workloads.push({ name: values.get('name') as Workload, rounds: number('rounds'), cycles: number('cycles') }); break;
-      case 'messages': report.messages[number('cpu')] = number('count'); break;
-      case 'handled': report.handled[number('cpu')].set(number('vector'), number('count')); break;
-      case 'nested': report.nestedOrder = (values.get('order') ?? '').split(',').map(Number); break;
-      case 'note': report.notes.push(rest); break;
-      case 'end': report.complete = true; break;
-      default: throw new Error(`the kernel said: ${line}`);
+      case 'driver':
+        report.driver = rest;
+        break;
+      case 'workload':
+        report.workloads.push({ name: values.get('name') as Workload, rounds: number('rounds'), cycles: number('cycles') });
+        break;
+      case 'messages':
+        report.messages[number('cpu')] = number('count');
+        break;
+      case 'handled':
+        report.handled[number('cpu')].set(number('vector'), number('count'));
+        break;
+      case 'nested':
+        report.nestedOrder = (values.get('order') ?? '').split(',').map(Number);
+        break;
+      case 'note':
+        report.notes.push(rest);
+        break;
+      case 'end':
+        report.complete = true;
+        break;
+      default:
+        throw new Error(`the kernel said: ${line}`);
     }
   }
   return report;

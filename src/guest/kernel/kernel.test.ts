@@ -28,7 +28,10 @@ function run(options: KernelOptions, vcpus: number, machineOptions: Partial<Mach
 function expectBalanced({ report, counters, machine }: ReturnType<typeof run>): void {
   expect(report.complete).toBe(true);
   for (const [cpu, counts] of counters.vcpus.entries()) {
-    const injected = Object.entries(counts.interrupts.injected.byVector).map(([vector, sources]) => [Number(vector), Object.values(sources).reduce((sum, n) => sum + n, 0)]);
+    const injected = Object.entries(counts.interrupts.injected.byVector).map(([vector, sources]) => [
+      Number(vector),
+      Object.values(sources).reduce((sum, n) => sum + n, 0),
+    ]);
     const nmis = counts.interrupts.nmisInjected ? [[Vector.nmi, counts.interrupts.nmisInjected]] : [];
     expect([...report.handled[cpu]], `vCPU ${cpu}`).toEqual([...nmis, ...injected]);
     const { delivery, ending, isBalanced } = balance(counts);
@@ -58,9 +61,12 @@ describe.each(PC_DRIVERS)('the tiny kernel with %s', (driver) => {
       // Each sender posts to each receiver, every round, and nothing is lost when interrupts coalesce.
       const receivers = vcpus === 1 ? [0] : [1, 3].filter((cpu) => cpu < vcpus);
       const senders = Math.ceil(vcpus / 2);
-      expect(report.messages).toEqual(Array.from({ length: vcpus }, (_, cpu) => (receivers.includes(cpu) ? senders * ROUNDS.messages : 0)));
+      expect(report.messages).toEqual(
+        Array.from({ length: vcpus }, (_, cpu) => (receivers.includes(cpu) ? senders * ROUNDS.messages : 0)),
+      );
       for (const handled of report.handled) expect(handled.get(Vector.timer)).toBeGreaterThanOrEqual(ROUNDS.timer);
-      // A level-triggered line that was left alone struck twice each round; every one was ended at the I/O APIC, and by a real write.
+      // A level-triggered line that was left alone struck twice each round; every one was ended at the I/O APIC, and by a real
+      // write.
       expect(report.handled[0].get(Vector.serial)).toBe(ROUNDS.edge + 2 * ROUNDS.level);
       expect(counters.total.eois.broadcast).toBe(2 * ROUNDS.level);
       if (state === 'pv-eoi') {
@@ -89,7 +95,9 @@ describe('the tiny kernel', () => {
     for (const options of [{}, { x2apic: false }, { bits: 32 as const }]) {
       const outcome = run({ ...options, workloads: { timer: 5, messages: 2 } }, vcpus);
       expectBalanced(outcome);
-      expect(outcome.report.driver).toBe(options.bits ? 'bigsmp' : options.x2apic === false ? 'physical flat' : 'physical x2apic');
+      expect(outcome.report.driver).toBe(
+        options.bits ? 'bigsmp' : options.x2apic === false ? 'physical flat' : 'physical x2apic',
+      );
     }
   });
 
@@ -111,7 +119,11 @@ function kvm(text: string) {
 }
 
 describe('the override', () => {
-  it.each<[DriverName, EoiState]>([['flat', 'pv-eoi'], ['x2apic_phys', 'pv-eoi'], ['default', 'pv-eoi']])('of %s changes eoiWrite in memory and no other byte of driver or code', (driver, state) => {
+  it.each<[DriverName, EoiState]>([
+    ['flat', 'pv-eoi'],
+    ['x2apic_phys', 'pv-eoi'],
+    ['default', 'pv-eoi'],
+  ])('of %s changes eoiWrite in memory and no other byte of driver or code', (driver, state) => {
     const snapshots = ([state, 'x2apic-eoi'] as const).map((s) => {
       const { kernel, machine } = run({ driver, state: s, workloads: { timer: 2 } }, 1);
       return { kernel, machine };
@@ -120,10 +132,16 @@ describe('the override', () => {
     const word = overridden.kernel.bits === 64 ? 8 : 4;
     const pointer = ({ kernel, machine }: { kernel: TinyKernel; machine: Machine }, method: (typeof METHODS)[number]): string => {
       const structure = kernel.symbols.get(`apic_${driver}`) as number;
-      const value = new DataView(machine.memory.slice(structure + structureOffset(method, word), 4).slice().buffer).getUint32(0, true);
-      return [...kernel.symbols].find(([name, address]) => address === value && !name.includes('.') && value !== 0)?.[0] ?? 'null';
+      const value = new DataView(machine.memory.slice(structure + structureOffset(method, word), 4).slice().buffer).getUint32(
+        0,
+        true,
+      );
+      return (
+        [...kernel.symbols].find(([name, address]) => address === value && !name.includes('.') && value !== 0)?.[0] ?? 'null'
+      );
     };
-    const methods = (snapshot: (typeof snapshots)[number]) => Object.fromEntries(METHODS.map((method) => [method, pointer(snapshot, method)]));
+    const methods = (snapshot: (typeof snapshots)[number]) =>
+      Object.fromEntries(METHODS.map((method) => [method, pointer(snapshot, method)]));
     const changed = METHODS.filter((method) => methods(overridden)[method] !== methods(native)[method]);
     expect(changed).toEqual(['eoiWrite']);
     expect(pointer(overridden, 'eoiWrite')).toBe('kvm_guest_apic_eoi_write');
@@ -136,7 +154,10 @@ describe('probing', () => {
     const { kernel, machine } = run({ ...options, workloads: {} }, vcpus);
     const at = kernel.symbols.get('apic') as number;
     const value = new DataView(machine.memory.slice(at, 4).slice().buffer).getUint32(0, true);
-    return [...kernel.symbols].find(([name, address]) => name.startsWith('apic_') && !name.includes('.') && address === value)?.[0] ?? 'nothing';
+    return (
+      [...kernel.symbols].find(([name, address]) => name.startsWith('apic_') && !name.includes('.') && address === value)?.[0] ??
+      'nothing'
+    );
   };
 
   it.each<[string, PlatformFacts, Partial<KernelOptions>]>([

@@ -1,7 +1,7 @@
 /**
- * The tiny kernel: made at run time from the assembler and the driver layer, booted by PVH, in long mode or 32-bit protected mode.
- * It finds its processors, chooses its APIC driver as Linux does, starts everyone, runs its workloads, reports on the serial port in
- * lines that start with `@@`, and powers off. Not there: user mode, memory management, a scheduler.
+ * The tiny kernel: made at run time from the assembler and the driver layer, booted by PVH, in long mode or 32-bit protected
+ * mode. It finds its processors, chooses its APIC driver as Linux does, starts everyone, runs its workloads, reports on the
+ * serial port in lines that start with `@@`, and powers off. Not there: user mode, memory management, a scheduler.
  */
 
 import { type Assembler, assembler, type ObjectCode } from '../assembler/assembler.ts';
@@ -39,7 +39,9 @@ export interface KernelOptions {
   state?: EoiState | undefined;
   /** A driver to use whatever probing says. */
   driver?: DriverName | undefined;
-  /** Use x2APIC mode if the processor has it and a hypervisor is there: true unless given, or unless the driver says otherwise. */
+  /**
+   * Use x2APIC mode if the processor has it and a hypervisor is there: true unless given, or unless the driver says otherwise.
+   */
   x2apic?: boolean | undefined;
   platform?: PlatformFacts | undefined;
   /** Rounds of each workload; none unless given. */
@@ -79,71 +81,84 @@ const KVM_SIGNATURE = 0x4b4d_564b; // "KVMK"
 const KVM_FEATURE_PV_EOI = 6;
 const MAX_TEXT_BYTES = 16;
 
-const kernelMain = (options: Required<Pick<KernelOptions, 'state' | 'x2apic'>> & Pick<KernelOptions, 'driver'>, texts: Texts): EmitFunction => (a, abi) => {
-  a.call('setup_interrupts');
-  a.call('read_firmware_tables');
-  // A hypervisor that is KVM, and what it offers.
-  a.mov(eax, KVM_LEAVES);
-  a.cpuid();
-  a.cmp(ebx, KVM_SIGNATURE);
-  a.jne('.bare');
-  a.mov(dword('is_kvm'), 1);
-  if (options.state === 'pv-eoi') {
-    a.mov(eax, KVM_FEATURES);
+const kernelMain =
+  (options: Required<Pick<KernelOptions, 'state' | 'x2apic'>> & Pick<KernelOptions, 'driver'>, texts: Texts): EmitFunction =>
+  (a, abi) => {
+    a.call('setup_interrupts');
+    a.call('read_firmware_tables');
+    // A hypervisor that is KVM, and what it offers.
+    a.mov(eax, KVM_LEAVES);
     a.cpuid();
-    a.bt(eax, KVM_FEATURE_PV_EOI);
-    a.jnc('.bare');
-    a.mov(dword('pv_eoi_enabled'), 1);
-  }
-  a.label('.bare');
-  if (options.x2apic) {
-    // Without remapping, x2APIC is for guests, and physical.
-    a.mov(eax, 1);
-    a.cpuid();
-    a.test(ecx, CPUID_X2APIC);
-    a.jz('.xapic');
-    a.cmp(dword('is_kvm'), 0);
-    a.je('.xapic');
-    a.mov(dword('x2apic_mode'), 1);
-    a.mov(dword('x2apic_phys'), 1);
-    a.label('.xapic');
-  }
-  a.mov(dword('boot_cpu_has_apic'), 1);
-  a.xor(abi.arguments32[0], abi.arguments32[0]);
-  a.call('cpu_init');
-  a.call('default_setup_apic_routing');
-  if (options.driver) a.mov(abi.pointer('apic'), address(structureSymbol(options.driver)));
-  if (abi.bits === 32) a.call('assign_logical_ids');
-  a.cmp(dword('pv_eoi_enabled'), 0);
-  a.je('.native');
-  a.mov(abi.arguments32[0], address(PV_EOI_OVERRIDE));
-  a.call('apic_set_eoi_write');
-  a.label('.native');
-  a.call('setup_local_apic');
-  a.sti();
-  a.call('start_processors');
-  a.call('print_banner');
-  a.call('run_workloads');
-  a.call('program');
-  a.mov(abi.arguments32[0], address('offline'));
-  a.call('run_on_all');
-  a.call('report');
-  printLine(a, abi, texts, ['@@ end']);
-  a.call('power_off');
-};
+    a.cmp(ebx, KVM_SIGNATURE);
+    a.jne('.bare');
+    a.mov(dword('is_kvm'), 1);
+    if (options.state === 'pv-eoi') {
+      a.mov(eax, KVM_FEATURES);
+      a.cpuid();
+      a.bt(eax, KVM_FEATURE_PV_EOI);
+      a.jnc('.bare');
+      a.mov(dword('pv_eoi_enabled'), 1);
+    }
+    a.label('.bare');
+    if (options.x2apic) {
+      // Without remapping, x2APIC is for guests, and physical.
+      a.mov(eax, 1);
+      a.cpuid();
+      a.test(ecx, CPUID_X2APIC);
+      a.jz('.xapic');
+      a.cmp(dword('is_kvm'), 0);
+      a.je('.xapic');
+      a.mov(dword('x2apic_mode'), 1);
+      a.mov(dword('x2apic_phys'), 1);
+      a.label('.xapic');
+    }
+    a.mov(dword('boot_cpu_has_apic'), 1);
+    a.xor(abi.arguments32[0], abi.arguments32[0]);
+    a.call('cpu_init');
+    a.call('default_setup_apic_routing');
+    if (options.driver) a.mov(abi.pointer('apic'), address(structureSymbol(options.driver)));
+    if (abi.bits === 32) a.call('assign_logical_ids');
+    a.cmp(dword('pv_eoi_enabled'), 0);
+    a.je('.native');
+    a.mov(abi.arguments32[0], address(PV_EOI_OVERRIDE));
+    a.call('apic_set_eoi_write');
+    a.label('.native');
+    a.call('setup_local_apic');
+    a.sti();
+    a.call('start_processors');
+    a.call('print_banner');
+    a.call('run_workloads');
+    a.call('program');
+    a.mov(abi.arguments32[0], address('offline'));
+    a.call('run_on_all');
+    a.call('report');
+    printLine(a, abi, texts, ['@@ end']);
+    a.call('power_off');
+  };
 
-const printBanner = (texts: Texts): EmitFunction => (a, abi) => {
-  a.mov(abi.result, abi.pointer('apic'));
-  a.mov(abi.result, abi.pointer(abi.result));
-  a.push(abi.result);
-  printLine(a, abi, texts, ['@@ boot bits=', abi.bits === 64 ? '64' : '32', ' cpus=', dword('nr_cpu_ids'), ' x2apic=', dword('x2apic_mode'), ' pv_eoi=', dword('pv_eoi_enabled')]);
-  a.mov(abi.arguments32[0], address(bannerText(texts)));
-  a.call('print_text');
-  a.pop(abi.arguments[0]);
-  a.call('print_text');
-  printLine(a, abi, texts, ['']);
-  a.ret();
-};
+const printBanner =
+  (texts: Texts): EmitFunction =>
+  (a, abi) => {
+    a.mov(abi.result, abi.pointer('apic'));
+    a.mov(abi.result, abi.pointer(abi.result));
+    a.push(abi.result);
+    printLine(a, abi, texts, [
+      '@@ boot bits=',
+      abi.bits === 64 ? '64' : '32',
+      ' cpus=',
+      dword('nr_cpu_ids'),
+      ' x2apic=',
+      dword('x2apic_mode'),
+      ' pv_eoi=',
+      dword('pv_eoi_enabled'),
+    ]);
+    a.mov(abi.arguments32[0], address(bannerText(texts)));
+    a.call('print_text');
+    a.pop(abi.arguments[0]);
+    a.call('print_text');
+    printLine(a, abi, texts, ['']);
+    a.ret();
+  };
 
 function bannerText(texts: Texts): string {
   texts.set('text_driver', '@@ driver ');
@@ -161,12 +176,15 @@ function kernelData(
   const a = assembler(bits).align(64, 0);
   const word = bits / 8;
   const cpus = MAX_CPUS[bits];
-  const pointer = (...values: (number | bigint | ReturnType<typeof address>)[]): unknown => (bits === 64 ? a.dq(...values) : a.dd(...values));
+  const pointer = (...values: (number | bigint | ReturnType<typeof address>)[]): unknown =>
+    bits === 64 ? a.dq(...values) : a.dd(...values);
   const variable = (name: string, value = 0): unknown => a.label(name).dd(value);
   const text = (name: string, value = ''): void => {
     const encoded = new TextEncoder().encode(value);
     if (encoded.length > MAX_TEXT_BYTES) throw new Error(`${name}: more than ${MAX_TEXT_BYTES} bytes`);
-    a.label(name).db(encoded).reserve(MAX_TEXT_BYTES - encoded.length);
+    a.label(name)
+      .db(encoded)
+      .reserve(MAX_TEXT_BYTES - encoded.length);
   };
   a.label('apic');
   pointer(address(structureSymbol(bits === 64 ? 'flat' : 'default')));
@@ -183,9 +201,29 @@ function kernelData(
   a.label('cpus_in_cluster').reserve(cpus * word);
   for (const name of ['x86_cpu_to_apicid', 'x86_cpu_to_logical_apicid', 'answers']) a.label(name).reserve(cpus * 4);
   for (const name of [
-    'start_info', 'nr_cpu_ids', 'num_possible_cpus', 'booting_cpu', 'is_kvm', 'pv_eoi_enabled', 'x2apic_mode', 'x2apic_phys', 'uv_apicid_hibits', 'boot_cpu_has_apic',
-    'disable_apic', 'noop_warnings', 'no_broadcast', 'found_numaq', 'es7000_psai', 'cobalt_lock', 'ball', 'receiver_count', 'serial_leave_alone', 'nested_logged', ...variables,
-  ]) variable(name);
+    'start_info',
+    'nr_cpu_ids',
+    'num_possible_cpus',
+    'booting_cpu',
+    'is_kvm',
+    'pv_eoi_enabled',
+    'x2apic_mode',
+    'x2apic_phys',
+    'uv_apicid_hibits',
+    'boot_cpu_has_apic',
+    'disable_apic',
+    'noop_warnings',
+    'no_broadcast',
+    'found_numaq',
+    'es7000_psai',
+    'cobalt_lock',
+    'ball',
+    'receiver_count',
+    'serial_leave_alone',
+    'nested_logged',
+    ...variables,
+  ])
+    variable(name);
   variable('boot_cpu_family', platform.bootCpuFamily ?? 0);
   variable('boot_cpu_model', platform.bootCpuModel ?? 0);
   variable('dmi_bigsmp', platform.dmiBigsmp ? 1 : 0);
@@ -198,7 +236,9 @@ function kernelData(
   a.label('mailboxes').reserve(cpus * 64);
   a.align(16, 0).label('handlers');
   pointer(...Array.from({ length: 256 }, (_, vector) => address(handlers[vector] ?? 'unexpected_interrupt')));
-  a.align(16, 0).label('idt').reserve(256 * (bits === 64 ? 16 : 8));
+  a.align(16, 0)
+    .label('idt')
+    .reserve(256 * (bits === 64 ? 16 : 8));
   a.label('idt_pointer').dw(256 * (bits === 64 ? 16 : 8) - 1);
   pointer(address('idt'));
   const strings = assembler(bits);
@@ -209,7 +249,10 @@ function kernelData(
 /** Assembles and links a kernel. */
 export function buildKernel(options: KernelOptions = {}): TinyKernel {
   const { driver, state = 'pv-eoi', platform = {}, workloads = {}, tscHz = 1e9 } = options;
-  const wanted = driver === undefined ? undefined : (DRIVERS.find((candidate) => candidate.name === driver && candidate.bits === options.bits) ?? driverNamed(driver));
+  const wanted =
+    driver === undefined
+      ? undefined
+      : (DRIVERS.find((candidate) => candidate.name === driver && candidate.bits === options.bits) ?? driverNamed(driver));
   const bits = options.bits ?? wanted?.bits ?? 64;
   if (wanted && wanted.bits !== bits) throw new Error(`the driver ${driver} is for ${wanted.bits}-bit kernels`);
   const usesX2apic = wanted ? wanted.methods.read === 'native_apic_msr_read' : (options.x2apic ?? true) && bits === 64;
@@ -242,14 +285,30 @@ export function buildKernel(options: KernelOptions = {}): TinyKernel {
   }
   const code = Object.entries(functions).map(([symbol, emit]) => emitFunction(symbol, emit, bits));
   const roots = code.flatMap(({ relocations }) => relocations.map(({ symbol }) => symbol));
-  const objects = [bootCode(bits), vectorStubs(bits), ...code, ...driverLayer(bits, state, roots), ...bootTables(bits), ...kernelData(bits, platform, handlers, options.variables ?? [], texts)];
+  const objects = [
+    bootCode(bits),
+    vectorStubs(bits),
+    ...code,
+    ...driverLayer(bits, state, roots),
+    ...bootTables(bits),
+    ...kernelData(bits, platform, handlers, options.variables ?? [], texts),
+  ];
   // Its size does not depend on the addresses: the trampoline is made twice, of them all zero and of them as they are.
-  const trampoline = (kernel: Parameters<typeof trampolineImage>[1]): ObjectCode => assembler(bits).align(16, 0).label('trampoline').db(trampolineImage(bits, kernel)).assemble();
+  const trampoline = (kernel: Parameters<typeof trampolineImage>[1]): ObjectCode =>
+    assembler(bits).align(16, 0).label('trampoline').db(trampolineImage(bits, kernel)).assemble();
   const perCpu = assembler(bits).align(PAGE_BYTES, 0).label('per_cpu_areas').assemble();
-  const linked = (page: ObjectCode) => link([...objects, page, perCpu], { base: KERNEL_BASE, absolute: { ...absoluteSymbols(bits), trampoline_bytes: page.bytes.length } });
+  const linked = (page: ObjectCode) =>
+    link([...objects, page, perCpu], {
+      base: KERNEL_BASE,
+      absolute: { ...absoluteSymbols(bits), trampoline_bytes: page.bytes.length },
+    });
   const { symbols: first } = linked(trampoline({ gdt: 0, pml4: 0, secondaryStart: 0 }));
   const at = (name: string): number => first.get(name) ?? 0;
   const { bytes, symbols } = linked(trampoline({ gdt: at('gdt'), pml4: at('pml4'), secondaryStart: at('secondary_start') }));
   const entry = symbols.get('pvh_entry') as number;
-  return { elf: elfImage({ base: KERNEL_BASE, bytes, memoryBytes: bytes.length + MAX_CPUS[bits] * PER_CPU_BYTES, entry }), bits, symbols };
+  return {
+    elf: elfImage({ base: KERNEL_BASE, bytes, memoryBytes: bytes.length + MAX_CPUS[bits] * PER_CPU_BYTES, entry }),
+    bits,
+    symbols,
+  };
 }

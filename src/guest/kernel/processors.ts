@@ -1,17 +1,45 @@
 /** Processors: finding them in the ACPI tables, starting them, what each sets up for itself, and idling. */
 
 import type { Assembler } from '../assembler/assembler.ts';
-import { address, byte, cx, dword, eax, ebx, ecx, edx, esp, fs, type GeneralRegister, mem, rax, rdx, rsp, times, word } from '../assembler/operands.ts';
+import {
+  address,
+  byte,
+  cx,
+  dword,
+  eax,
+  ebx,
+  ecx,
+  edx,
+  esp,
+  fs,
+  type GeneralRegister,
+  mem,
+  rax,
+  rdx,
+  rsp,
+  times,
+  word,
+} from '../assembler/operands.ts';
 import { BAD_APICID } from '../apic/apic-constants.ts';
 import { structureOffset } from '../apic/apic-driver.ts';
 import type { GuestAbi, GuestFunctions } from '../apic/guest-abi.ts';
 import { callMethod } from '../apic/native-access.ts';
-import { APIC_BASE_ENABLE, APIC_BASE_EXTD, ApicRegister, LVT_DELIVERY_MODE_SHIFT, LVT_MASKED, MSR_APIC_BASE, SVR_ENABLE } from '../../interrupts/apic-registers.ts';
+import {
+  APIC_BASE_ENABLE,
+  APIC_BASE_EXTD,
+  ApicRegister,
+  LVT_DELIVERY_MODE_SHIFT,
+  LVT_MASKED,
+  MSR_APIC_BASE,
+  SVR_ENABLE,
+} from '../../interrupts/apic-registers.ts';
 import { DeliveryMode } from '../../interrupts/message.ts';
 import { MAX_CPUS, PER_CPU_BYTES, PER_CPU_SHIFT, PerCpu, Selector, TRAMPOLINE, Vector } from './layout.ts';
 
 const MSR_GS_BASE = 0xc000_0101;
-/** Offsets: of the RSDP in PVH's start info, the XSDT in the RSDP, a table's length, its OEM texts, the first entry, FADT's flags. */
+/**
+ * Offsets: of the RSDP in PVH's start info, the XSDT in the RSDP, a table's length, its OEM texts, the first entry, FADT's flags.
+ */
 const START_INFO_RSDP = 32;
 const RSDP_XSDT = 24;
 const TABLE_LENGTH = 4;
@@ -95,7 +123,10 @@ export const processorFunctions = (tscHz: number): GuestFunctions => ({
     a.mov(at32, abi.arguments32[0]);
     a.cmp(dword('acpi_oem_id'), 0);
     a.jne('.entries');
-    for (const [from, to] of [[TABLE_OEM_ID, 0], [TABLE_OEM_ID + 2, 2]] as const) {
+    for (const [from, to] of [
+      [TABLE_OEM_ID, 0],
+      [TABLE_OEM_ID + 2, 2],
+    ] as const) {
       a.mov(eax, dword(at, from));
       a.mov(dword('acpi_oem_id', to), eax);
     }

@@ -55,43 +55,53 @@ function maskOf(a: Assembler, abi: GuestAbi, cpu: GeneralRegister): void {
   a.lea(abi.arguments[0], mem(times(cpu, abi.word), address('cpu_bit_masks')));
 }
 
-/** Serial interrupts: enabling the transmitter's interrupt while it is empty makes one. `each` is how many to expect of a round. */
-const serial = (count: number, level: boolean): GuestFunctions[string] => (a, abi) => {
-  const [target] = abi.saved;
-  const [target32] = abi.saved32;
-  const setInterrupts = (value: number): void => {
-    a.mov(eax, value);
-    a.mov(edx, COM1 + Uart.interruptEnable);
-    a.out(dx, al);
-  };
-  a.push(target);
-  a.mov(abi.arguments32[0], level ? REDIRECTION_LEVEL : 0);
-  a.call('route_serial');
-  a.mov(target32, handled(abi, Vector.serial));
-  rounds(a, abi, count, () => {
-    // A line that is not taken down strikes again at the EOI, if it is level-triggered.
-    if (level) a.mov(dword('serial_leave_alone'), 1);
-    a.add(target32, level ? 2 : 1);
-    setInterrupts(TRANSMIT_INTERRUPT);
-    sleepUntil(a, 'serial', () => {
-      a.cmp(handled(abi, Vector.serial), target32);
-      a.je('.ready_serial');
+/**
+ * Serial interrupts: enabling the transmitter's interrupt while it is empty makes one. `each` is how many to expect of a round.
+ */
+const serial =
+  (count: number, level: boolean): GuestFunctions[string] =>
+  (a, abi) => {
+    const [target] = abi.saved;
+    const [target32] = abi.saved32;
+    const setInterrupts = (value: number): void => {
+      a.mov(eax, value);
+      a.mov(edx, COM1 + Uart.interruptEnable);
+      a.out(dx, al);
+    };
+    a.push(target);
+    a.mov(abi.arguments32[0], level ? REDIRECTION_LEVEL : 0);
+    a.call('route_serial');
+    a.mov(target32, handled(abi, Vector.serial));
+    rounds(a, abi, count, () => {
+      // A line that is not taken down strikes again at the EOI, if it is level-triggered.
+      if (level) a.mov(dword('serial_leave_alone'), 1);
+      a.add(target32, level ? 2 : 1);
+      setInterrupts(TRANSMIT_INTERRUPT);
+      sleepUntil(a, 'serial', () => {
+        a.cmp(handled(abi, Vector.serial), target32);
+        a.je('.ready_serial');
+      });
+      setInterrupts(0);
     });
-    setInterrupts(0);
-  });
-  a.pop(target);
-  a.ret();
-};
+    a.pop(target);
+    a.ret();
+  };
 
-const selfInterrupts = (count: number, vector: number): GuestFunctions[string] => (a, abi) => {
-  rounds(a, abi, count, () => {
-    a.mov(abi.arguments32[0], vector);
-    callMethod(a, abi, 'sendIpiSelf');
-  });
-  a.ret();
-};
+const selfInterrupts =
+  (count: number, vector: number): GuestFunctions[string] =>
+  (a, abi) => {
+    rounds(a, abi, count, () => {
+      a.mov(abi.arguments32[0], vector);
+      callMethod(a, abi, 'sendIpiSelf');
+    });
+    a.ret();
+  };
 
-export function workloadFunctions(counts: Readonly<Partial<Record<Workload, number>>>, state: EoiState, texts: Texts): GuestFunctions {
+export function workloadFunctions(
+  counts: Readonly<Partial<Record<Workload, number>>>,
+  state: EoiState,
+  texts: Texts,
+): GuestFunctions {
   const count = (workload: Workload): number => counts[workload] ?? 0;
   return {
     /** Every CPU's own APIC timer, periodic; they sleep in between. */
@@ -282,7 +292,14 @@ export function workloadFunctions(counts: Readonly<Partial<Record<Workload, numb
       a.label('.vector');
       a.cmp(dword(area, times(vector, 4), PerCpu.handled), 0);
       a.je('.none');
-      printLine(a, abi, texts, ['@@ handled cpu=', cpu32, ' vector=', vector32, ' count=', dword(area, times(vector, 4), PerCpu.handled)]);
+      printLine(a, abi, texts, [
+        '@@ handled cpu=',
+        cpu32,
+        ' vector=',
+        vector32,
+        ' count=',
+        dword(area, times(vector, 4), PerCpu.handled),
+      ]);
       a.label('.none');
       a.inc(vector32);
       a.cmp(vector32, 256);
@@ -291,7 +308,10 @@ export function workloadFunctions(counts: Readonly<Partial<Record<Workload, numb
       a.cmp(cpu32, dword('nr_cpu_ids'));
       a.jb('.cpu');
       if (count('nested')) {
-        printLine(a, abi, texts, ['@@ nested order=', ...[0, 1, 2, 3, 4, 5, 6, 7].flatMap((i) => [...(i ? [','] : []), byte(address('nested_log', i))])]);
+        printLine(a, abi, texts, [
+          '@@ nested order=',
+          ...[0, 1, 2, 3, 4, 5, 6, 7].flatMap((i) => [...(i ? [','] : []), byte(address('nested_log', i))]),
+        ]);
       }
       for (const register of [area, vector, cpu]) a.pop(register);
       a.ret();

@@ -25,7 +25,21 @@ export const PROBE_ORDER: Record<GuestBits, readonly ApicDriver[]> = {
 };
 
 export const DRIVERS: readonly ApicDriver[] = [
-  flat, physflat, noopDriver(64), noopDriver(32), numachip, bigsmp, es7000, es7000Cluster, numaq, defaultDriver, summit, x2apicCluster, x2apicPhys, x2apicUvX, visws,
+  flat,
+  physflat,
+  noopDriver(64),
+  noopDriver(32),
+  numachip,
+  bigsmp,
+  es7000,
+  es7000Cluster,
+  numaq,
+  defaultDriver,
+  summit,
+  x2apicCluster,
+  x2apicPhys,
+  x2apicUvX,
+  visws,
 ];
 
 /** A driver by name; of noop, which both have, the 64-bit one unless told otherwise. */

@@ -32,15 +32,17 @@ function isCluster(a: Assembler): void {
   a.label('.other');
 }
 
-const check = (cluster: boolean) => (a: Assembler): void => {
-  requireUnisys(a);
-  isCluster(a);
-  if (!cluster) a.xor(eax, 1);
-  a.ret();
-  a.label('.no');
-  a.xor(eax, eax);
-  a.ret();
-};
+const check =
+  (cluster: boolean) =>
+  (a: Assembler): void => {
+    requireUnisys(a);
+    isCluster(a);
+    if (!cluster) a.xor(eax, 1);
+    a.ret();
+    a.label('.no');
+    a.xor(eax, eax);
+    a.ret();
+  };
 
 export const es7000: ApicDriver = {
   name: 'es7000',

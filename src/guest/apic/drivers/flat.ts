@@ -141,4 +141,3 @@ export const physflat: ApicDriver = {
     physflat_send_IPI_all: toOnlineCpus('default_send_IPI_mask_sequence_phys'),
   },
 };
-

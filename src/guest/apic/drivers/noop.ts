@@ -1,4 +1,6 @@
-/** noop: there is no APIC. Reads give 0, writes and IPIs do nothing; a use while there is an APIC after all is worth a warning. */
+/**
+ * noop: there is no APIC. Reads give 0, writes and IPIs do nothing; a use while there is an APIC after all is worth a warning.
+ */
 
 import type { Assembler } from '../../assembler/assembler.ts';
 import { dword, eax } from '../../assembler/operands.ts';

@@ -5,14 +5,25 @@
 
 import type { Assembler } from '../../assembler/assembler.ts';
 import { address, dword, eax, ebp, ebx, ecx, edi, edx, esi, mem, rax, rbp, rbx, rdi, times } from '../../assembler/operands.ts';
-import { APIC_DEST_PHYSICAL, APIC_DEST_SELF, APIC_DM_INIT, APIC_DM_NMI, APIC_DM_STARTUP, NMI_VECTOR, XAPIC_ID_SHIFT } from '../apic-constants.ts';
+import {
+  APIC_DEST_PHYSICAL,
+  APIC_DEST_SELF,
+  APIC_DM_INIT,
+  APIC_DM_NMI,
+  APIC_DM_STARTUP,
+  NMI_VECTOR,
+  XAPIC_ID_SHIFT,
+} from '../apic-constants.ts';
 import type { ApicDriver } from '../apic-driver.ts';
 import type { EmitFunction } from '../guest-abi.ts';
 import { forEachCpu, toOnlineCpus } from '../ipi.ts';
 import { compareText } from '../text.ts';
 import { flat } from './flat.ts';
 
-/** Physical address of the local registers; EXT_IRQ_GEN's bits: vector, message type from 8 (the delivery mode), destination from 16. */
+/**
+ * Physical address of the local registers; EXT_IRQ_GEN's bits: vector, message type from 8 (the delivery mode), destination from
+ * 16.
+ */
 export const NUMACHIP_LCSR_BASE = 0x3fff_fe00_0000;
 export const CSR_G3_EXT_IRQ_GEN = 0x030 + (3 << 12);
 export const NUMACHIP_EXT_IRQ_GEN = NUMACHIP_LCSR_BASE + (1 << 15) + CSR_G3_EXT_IRQ_GEN;
@@ -28,21 +39,23 @@ function writeCsr(a: Assembler): void {
   a.mov(dword(address('NUMACHIP_EXT_IRQ_GEN')), eax);
 }
 
-const mask = (exceptSelf: boolean): EmitFunction => (a, abi) => {
-  a.push(rbx);
-  a.push(rbp);
-  a.mov(ebp, esi);
-  a.mov(rbx, mem(rdi));
-  if (exceptSelf) a.mov(eax, abi.perCpu('cpu_number', 32)).btr(rbx, rax);
-  forEachCpu(a, abi, () => {
-    a.mov(edi, eax);
-    a.mov(esi, ebp);
-    a.call('numachip_send_IPI_one');
-  });
-  a.pop(rbp);
-  a.pop(rbx);
-  a.ret();
-};
+const mask =
+  (exceptSelf: boolean): EmitFunction =>
+  (a, abi) => {
+    a.push(rbx);
+    a.push(rbp);
+    a.mov(ebp, esi);
+    a.mov(rbx, mem(rdi));
+    if (exceptSelf) a.mov(eax, abi.perCpu('cpu_number', 32)).btr(rbx, rax);
+    forEachCpu(a, abi, () => {
+      a.mov(edi, eax);
+      a.mov(esi, ebp);
+      a.call('numachip_send_IPI_one');
+    });
+    a.pop(rbp);
+    a.pop(rbx);
+    a.ret();
+  };
 
 export const numachip: ApicDriver = {
   ...flat,

@@ -1,6 +1,6 @@
 /**
- * NUMAQ: IBM's (Sequent's) machines of quads, four Pentium IIs or IIIs each; logical IDs are a quad's number and a bit in it, set by
- * firmware. Application processors start at an NMI, through a warm-reset vector.
+ * NUMAQ: IBM's (Sequent's) machines of quads, four Pentium IIs or IIIs each; logical IDs are a quad's number and a bit in it, set
+ * by firmware. Application processors start at an NMI, through a warm-reset vector.
  */
 
 import { dword, eax, ebx, edx } from '../../assembler/operands.ts';

@@ -1,6 +1,6 @@
 /**
- * visws: SGI's Visual Workstation. No driver of its own: the default one, and an interrupt chip (Cobalt) whose acknowledge ends the
- * interrupt at the local APIC by the plain register write, so that no `eoiWrite` ever sees it.
+ * visws: SGI's Visual Workstation. No driver of its own: the default one, and an interrupt chip (Cobalt) whose acknowledge ends
+ * the interrupt at the local APIC by the plain register write, so that no `eoiWrite` ever sees it.
  */
 
 import { address, dword, eax, ecx, edx } from '../../assembler/operands.ts';
@@ -49,4 +49,3 @@ export const visws: ApicDriver = {
     },
   },
 };
-

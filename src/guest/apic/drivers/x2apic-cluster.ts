@@ -1,7 +1,28 @@
 /** cluster x2apic: logical IDs of a cluster number and a bit for each of its 16 CPUs, so that one write reaches a cluster. */
 
 import type { Assembler } from '../../assembler/assembler.ts';
-import { address, dword, eax, ebp, ecx, edi, edx, esi, type GeneralRegister, mem, qword, r13, r13d, rax, rbp, rbx, rcx, rdi, rdx, times } from '../../assembler/operands.ts';
+import {
+  address,
+  dword,
+  eax,
+  ebp,
+  ecx,
+  edi,
+  edx,
+  esi,
+  type GeneralRegister,
+  mem,
+  qword,
+  r13,
+  r13d,
+  rax,
+  rbp,
+  rbx,
+  rcx,
+  rdi,
+  rdx,
+  times,
+} from '../../assembler/operands.ts';
 import { APIC_DM_NMI, APIC_LDR, NMI_VECTOR } from '../apic-constants.ts';
 import type { ApicDriver } from '../apic-driver.ts';
 import { firstCpuId } from '../destination.ts';
@@ -26,38 +47,40 @@ export function prepareIcr(a: Assembler, abi: GuestAbi, vector: GeneralRegister,
  * (mask, vector). Takes a CPU off the mask, gathers the logical IDs of the others in its cluster, takes them off too, sends one
  * IPI. RBX is the mask, R13D the destination.
  */
-const mask = (exceptSelf: boolean): EmitFunction => (a, abi) => {
-  for (const register of [rbx, rbp, r13]) a.push(register);
-  a.pushf();
-  a.mfence().note('WRMSR to an x2APIC register does not serialise');
-  a.cli();
-  a.mov(rbx, mem(rdi));
-  a.mov(ebp, esi);
-  if (exceptSelf) a.mov(eax, abi.perCpu('cpu_number', 32)).btr(rbx, rax);
-  a.label('.cluster');
-  a.bsf(rax, rbx);
-  a.jz('.done');
-  a.mov(rcx, qword(times(rax, 8), address('cpus_in_cluster')));
-  a.and(rcx, rbx).note('those of the mask that are in the cluster');
-  a.xor(rbx, rcx).note('the others are left for later');
-  a.xor(r13d, r13d);
-  a.label('.member');
-  a.bsf(rax, rcx);
-  a.jz('.send');
-  a.or(r13d, dword(times(rax, 4), address('x86_cpu_to_logical_apicid')));
-  a.lea(rdx, mem(rcx, -1));
-  a.and(rcx, rdx);
-  a.jmp('.member');
-  a.label('.send');
-  prepareIcr(a, abi, ebp, false);
-  a.mov(esi, r13d);
-  a.call('native_x2apic_icr_write');
-  a.jmp('.cluster');
-  a.label('.done');
-  a.popf();
-  for (const register of [r13, rbp, rbx]) a.pop(register);
-  a.ret();
-};
+const mask =
+  (exceptSelf: boolean): EmitFunction =>
+  (a, abi) => {
+    for (const register of [rbx, rbp, r13]) a.push(register);
+    a.pushf();
+    a.mfence().note('WRMSR to an x2APIC register does not serialise');
+    a.cli();
+    a.mov(rbx, mem(rdi));
+    a.mov(ebp, esi);
+    if (exceptSelf) a.mov(eax, abi.perCpu('cpu_number', 32)).btr(rbx, rax);
+    a.label('.cluster');
+    a.bsf(rax, rbx);
+    a.jz('.done');
+    a.mov(rcx, qword(times(rax, 8), address('cpus_in_cluster')));
+    a.and(rcx, rbx).note('those of the mask that are in the cluster');
+    a.xor(rbx, rcx).note('the others are left for later');
+    a.xor(r13d, r13d);
+    a.label('.member');
+    a.bsf(rax, rcx);
+    a.jz('.send');
+    a.or(r13d, dword(times(rax, 4), address('x86_cpu_to_logical_apicid')));
+    a.lea(rdx, mem(rcx, -1));
+    a.and(rcx, rdx);
+    a.jmp('.member');
+    a.label('.send');
+    prepareIcr(a, abi, ebp, false);
+    a.mov(esi, r13d);
+    a.call('native_x2apic_icr_write');
+    a.jmp('.cluster');
+    a.label('.done');
+    a.popf();
+    for (const register of [r13, rbp, rbx]) a.pop(register);
+    a.ret();
+  };
 
 export const x2apicCluster: ApicDriver = {
   name: 'x2apic_cluster',

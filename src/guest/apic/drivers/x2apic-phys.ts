@@ -10,24 +10,26 @@ import { prepareIcr } from './x2apic-cluster.ts';
 const ACPI_FADT_APIC_PHYSICAL = 1 << 19;
 
 /** (mask, vector). The ICR's low half is the same for all: EBP. */
-const mask = (exceptSelf: boolean): EmitFunction => (a, abi) => {
-  for (const register of [rbx, rbp]) a.push(register);
-  a.pushf();
-  a.mfence().note('WRMSR to an x2APIC register does not serialise');
-  a.cli();
-  a.mov(rbx, mem(rdi));
-  prepareIcr(a, abi, esi, true);
-  a.mov(ebp, abi.arguments32[0]);
-  if (exceptSelf) a.mov(eax, abi.perCpu('cpu_number', 32)).btr(rbx, rax);
-  forEachCpu(a, abi, () => {
-    a.mov(esi, dword(times(rax, 4), address('x86_cpu_to_apicid')));
-    a.mov(abi.arguments32[0], ebp);
-    a.call('native_x2apic_icr_write');
-  });
-  a.popf();
-  for (const register of [rbp, rbx]) a.pop(register);
-  a.ret();
-};
+const mask =
+  (exceptSelf: boolean): EmitFunction =>
+  (a, abi) => {
+    for (const register of [rbx, rbp]) a.push(register);
+    a.pushf();
+    a.mfence().note('WRMSR to an x2APIC register does not serialise');
+    a.cli();
+    a.mov(rbx, mem(rdi));
+    prepareIcr(a, abi, esi, true);
+    a.mov(ebp, abi.arguments32[0]);
+    if (exceptSelf) a.mov(eax, abi.perCpu('cpu_number', 32)).btr(rbx, rax);
+    forEachCpu(a, abi, () => {
+      a.mov(esi, dword(times(rax, 4), address('x86_cpu_to_apicid')));
+      a.mov(abi.arguments32[0], ebp);
+      a.call('native_x2apic_icr_write');
+    });
+    a.popf();
+    for (const register of [rbp, rbx]) a.pop(register);
+    a.ret();
+  };
 
 export const x2apicPhys: ApicDriver = {
   name: 'x2apic_phys',

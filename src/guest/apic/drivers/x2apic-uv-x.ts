@@ -1,10 +1,28 @@
 /**
- * UV large system: SGI's machines of many hubs. IPIs are stores to the destination node's hub, in a global register space addressed
- * by the node (pnode) that the APIC ID names. Register facts: Linux's uv_mmrs.h and uv_hub.h.
+ * UV large system: SGI's machines of many hubs. IPIs are stores to the destination node's hub, in a global register space
+ * addressed by the node (pnode) that the APIC ID names. Register facts: Linux's uv_mmrs.h and uv_hub.h.
  */
 
 import type { Assembler } from '../../assembler/assembler.ts';
-import { address, dword, eax, ebp, ebx, edi, edx, esi, mem, qword, rax, rbp, rbx, rdi, rdx, rsi, times } from '../../assembler/operands.ts';
+import {
+  address,
+  dword,
+  eax,
+  ebp,
+  ebx,
+  edi,
+  edx,
+  esi,
+  mem,
+  qword,
+  rax,
+  rbp,
+  rbx,
+  rdi,
+  rdx,
+  rsi,
+  times,
+} from '../../assembler/operands.ts';
 import { APIC_DM_INIT, APIC_DM_NMI, APIC_DM_STARTUP, NMI_VECTOR } from '../apic-constants.ts';
 import type { ApicDriver } from '../apic-driver.ts';
 import { firstCpuId } from '../destination.ts';
@@ -35,21 +53,23 @@ function hubIpi(a: Assembler): void {
   a.mov(mem(rax, UVH_IPI_INT), rdx);
 }
 
-const mask = (exceptSelf: boolean): EmitFunction => (a, abi) => {
-  a.push(rbx);
-  a.push(rbp);
-  a.mov(ebp, esi);
-  a.mov(rbx, mem(rdi));
-  if (exceptSelf) a.mov(eax, abi.perCpu('cpu_number', 32)).btr(rbx, rax);
-  forEachCpu(a, abi, () => {
-    a.mov(edi, eax);
-    a.mov(esi, ebp);
-    a.call('uv_send_IPI_one');
-  });
-  a.pop(rbp);
-  a.pop(rbx);
-  a.ret();
-};
+const mask =
+  (exceptSelf: boolean): EmitFunction =>
+  (a, abi) => {
+    a.push(rbx);
+    a.push(rbp);
+    a.mov(ebp, esi);
+    a.mov(rbx, mem(rdi));
+    if (exceptSelf) a.mov(eax, abi.perCpu('cpu_number', 32)).btr(rbx, rax);
+    forEachCpu(a, abi, () => {
+      a.mov(edi, eax);
+      a.mov(esi, ebp);
+      a.call('uv_send_IPI_one');
+    });
+    a.pop(rbp);
+    a.pop(rbx);
+    a.ret();
+  };
 
 export const x2apicUvX: ApicDriver = {
   name: 'x2apic_uv_x',
@@ -135,4 +155,3 @@ export const x2apicUvX: ApicDriver = {
     },
   },
 };
-

@@ -27,4 +27,3 @@ const selfIpi: EmitFunction = (a, abi) => {
 };
 
 export const x2apicIpis: GuestFunctions = { x2apic_send_IPI_self: selfIpi };
-
