@@ -437,7 +437,8 @@ function setUp(source: Source, index: number, bytes: Uint8Array, where: Place, r
   setUpControl(setup, mnemonic);
 
   let target: bigint | undefined;
-  if (it.memory && mnemonic !== 'LEA' && mnemonic !== 'NOP') {
+  // XLAT's operand has been placed: of its index only AL counts.
+  if (it.memory && !['LEA', 'NOP', 'XLAT'].includes(mnemonic)) {
     const exclusive = form.startsWith('LOCK') || mnemonic === 'XCHG';
     const isExtendedState = EXTENDED_STATE.test(mnemonic);
     const size = isExtendedState ? EXTENDED_STATE_BYTES : it.memorySize || 1;
@@ -477,14 +478,27 @@ function setUp(source: Source, index: number, bytes: Uint8Array, where: Place, r
   return { code, codeOffset, step: it.jumps || endsWindow, overrides };
 }
 
+/** How many times all places a memory operand can lie at, or as many cases without one, a form goes through. */
+const ROUNDS = 3;
+
 /** How many cases a form gets. */
 function casesOf({ illegal, profile, mnemonic, kind, prefixes }: Form): number {
   if (illegal) return 2;
   if (/^FX/.test(mnemonic)) return 2 * PLACES.length;
   if (EXTENDED_STATE.test(mnemonic)) return 6 * PLACES.length;
-  if (profile.startsWith('float')) return 72;
-  if (STRING_MNEMONICS.test(mnemonic) || /^(PCMP.STR|DIV|IDIV|RCL|RCR|SHLD|SHRD|LEA$|CMPXCHG|CVT)/.test(mnemonic)) return 64;
-  return kind === 'mem' ? (prefixes.length ? 2 : 3) * PLACES.length : 36;
+  if (profile.startsWith('float')) return ROUNDS * 72;
+  const isComplex = STRING_MNEMONICS.test(mnemonic) || /^(PCMP.STR|DIV|IDIV|RCL|RCR|SHLD|SHRD|LEA$|CMPXCHG|CVT|P(DEP|EXT)|BEXTR)/.test(mnemonic);
+  if (isComplex) return ROUNDS * 64;
+  return kind === 'mem' ? ROUNDS * (prefixes.length ? 2 : 3) * PLACES.length : ROUNDS * 36;
+}
+
+/** Registers that say something else take part in the address: a bit's offset, or RAX and RDX where they name components. */
+function isEntangled({ mnemonic, kind }: Form, code: Uint8Array): boolean {
+  if (kind !== 'mem') return false;
+  const isBitString = /^BT[SRC]?$/.test(mnemonic);
+  if (!isBitString && !EXTENDED_STATE.test(mnemonic)) return false;
+  const it = disassemble(code, CODE.address);
+  return isBitString ? addressUses(it, it.registers[1]?.number ?? -2) : addressUses(it, RAX, RDX);
 }
 
 export function generateForm(form: Form, count = casesOf(form)): FormCases {
@@ -493,8 +507,7 @@ export function generateForm(form: Form, count = casesOf(form)): FormCases {
     const random = new Random(hash(`${form.id}!${index}`));
     const where = PLACES[(start + index) % PLACES.length];
     let code = encode(form, random);
-    // RAX and RDX say which components are meant.
-    while (EXTENDED_STATE.test(form.mnemonic) && addressUses(disassemble(code, CODE.address), RAX, RDX)) code = encode(form, random);
+    while (isEntangled(form, code)) code = encode(form, random);
     return setUp({ form: form.id, profile: form.profile }, index, code, where, random);
   });
   return { form: form.id, profile: form.profile, cases };
