@@ -3,6 +3,7 @@
  * instruction, the memory access functions, and a table of the handlers that decoded operations name by index.
  */
 
+import type { CpuModel } from '../cpu/cpu-model.ts';
 import * as state from '../cpu/state.ts';
 import '../isa/all.ts';
 import { type CodeMode, buildDecodeTables, type Decoded, type Form, forms } from '../isa/decoder.ts';
@@ -211,7 +212,7 @@ function buildMicroOp(f: FunctionBuilder, name: MicroOp, targets: HandlerTargets
 }
 
 /** Generates, compiles and instantiates the interpreter for one machine. Takes about a tenth of a second. */
-export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports: EngineImports, helpers: Helpers): Interpreter {
+export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports: EngineImports, helpers: Helpers, model: CpuModel): Interpreter {
   buildDecodeTables();
   const module = new ModuleBuilder();
   module.importMemory(memory.memory);
@@ -260,6 +261,8 @@ export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports
   const shared = new Map<string, number>();
   const index = new Int16Array(forms.length * VARIANTS);
   for (const form of forms) {
+    const { feature } = form.instruction;
+    if (feature !== undefined && !model.features.has(feature)) continue;
     for (const v of variantsOf(form)) {
       const signature = signatureOf(form, v);
       let handler = shared.get(signature);
@@ -284,11 +287,35 @@ export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports
     const vcpu = run.parameter(0);
     const word = (offset: number) => vcpu.load('i32.load', offset);
     const block = run.local('i32');
-    run.set(block, run.call(access.lookup, vcpu, vcpu.load('i64.load', state.RIP)));
     run.loop((again) => {
-      run.if(run.get(block).eqz(), () => run.return());
+      const rip = run.let(vcpu.load('i64.load', state.RIP));
+      // The jump cache's hit in 64-bit code, as `lookup` finds it.
+      const context = run.let(word(state.TLB_BASE));
+      const entry = run.let(context.add(rip.wrap().xor(rip.shrU(12).wrap()).and(L.JUMP_ENTRIES - 1).mul(L.JUMP_ENTRY_SIZE)));
+      const mode = context.load('i32.load', L.CONTEXT_GENERATION).or(state.CODE_64);
+      run.set(block, entry.load('i32.load', L.JUMP_CACHE + 8));
+      const hit = entry.load('i64.load', L.JUMP_CACHE).eq(rip).and(entry.load('i32.load', L.JUMP_CACHE + 12).eq(mode)).and(word(state.CODE_MODE).eq(state.CODE_64));
+      run.if(
+        hit.and(run.get(block).nonZero()).and(run.get(block).load('i32.load16_u', L.OP_HANDLER).ne(microOp.stale)),
+        () => run.store('i64.store', vcpu, rip.sub(run.get(block).load('i64.load16_u', L.OP_IP)), state.CODE_BASE),
+        () => {
+          run.set(block, run.call(access.lookup, vcpu, rip));
+          run.if(run.get(block).eqz(), () => run.return());
+        },
+      );
       run.store('i32.store', vcpu, state.EXIT_LEAVE, state.EXIT_CODE);
-      run.call(enter, vcpu, run.get(block));
+      const handler = run.let(run.get(block).load('i32.load16_u', L.OP_HANDLER));
+      run.if(
+        handler.geU(handlers.length),
+        () => {
+          // A region is hot already: in without counting, if the budget lasts.
+          const budget = run.let(word(state.BUDGET));
+          run.if(budget.leS(0), () => run.return());
+          run.store('i32.store', vcpu, budget.sub(run.get(block).load('i32.load16_u', L.OP_REMAINING)).sub(1), state.BUDGET);
+          run.callIndirect(targets.handlerType, HANDLER, handler, vcpu, run.get(block));
+        },
+        () => run.call(enter, vcpu, run.get(block)),
+      );
       run.loop((resume) => {
         run.if(word(state.EXIT_CODE).eq(state.EXIT_INTERPRET), () => {
           run.store('i32.store', vcpu, state.EXIT_LEAVE, state.EXIT_CODE);
@@ -296,9 +323,7 @@ export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports
           run.branch(resume);
         });
       });
-      run.if(word(state.EXIT_CODE).eqz(), () => run.return());
-      run.set(block, run.call(access.lookup, vcpu, vcpu.load('i64.load', state.RIP)));
-      run.branch(again);
+      run.branchIf(again, word(state.EXIT_CODE).nonZero());
     });
   }
   module.table(handlers, REGION_CAPACITY);
