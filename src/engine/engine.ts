@@ -86,6 +86,7 @@ export class Engine implements Mmu {
         segment_fault: (base, segment, bytes, write) => this.segmentFault(base, segment, bytes, write !== 0),
       },
       createHelpers(this, environment),
+      environment.model,
     );
     this.cache.attach(this.interpreter);
     if (jit) this.jit = new Jit(memory, this.cache, this.interpreter);

@@ -515,7 +515,7 @@ export class Machine {
     const own = readCpuMsr(cpu.vcpu, msr);
     if (own !== undefined) return own;
     if (msr === Msr.tsc) return BigInt(this.tscOf(cpu.vcpu));
-    if (msr === Msr.tscAdjust) return cpu.vcpu.get64(state.TSC_OFFSET);
+    if (msr === Msr.tscAdjust) return cpu.vcpu.model.features.has('tsc_adjust') ? cpu.vcpu.get64(state.TSC_OFFSET) : undefined;
     if (isApicMsr(msr)) {
       const value = cpu.apic.readMsr(msr);
       if (value === 'gp') return undefined;
@@ -542,6 +542,7 @@ export class Machine {
     const { vcpu, apic } = cpu;
     const result = writeCpuMsr(vcpu, msr, value);
     if (result !== 'unknown') return result === 'done';
+    if (msr === Msr.tscAdjust && !vcpu.model.features.has('tsc_adjust')) return false;
     if (msr === Msr.tsc || msr === Msr.tscAdjust) {
       vcpu.set64(state.TSC_OFFSET, msr === Msr.tsc ? value - BigInt(this.tscSeen) : value);
       apic.tscChanged();
