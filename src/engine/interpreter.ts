@@ -231,7 +231,7 @@ export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports
   const segmentFault = effect('segment_fault', 4);
   const helperReferences = new Map(Object.entries(helpers).map(([name, f]) => [name, value(`helper_${name}`, f.length)]));
 
-  const access = buildMemoryAccess(module, memory, layout, { pageFault, nonCanonical, mmioRead, mmioWrite, codeWritten, resolve, raise, segmentFault, staleHandler: 1 + MICRO_OPS.indexOf('stale') });
+  const access = buildMemoryAccess(module, memory, layout, { pageFault, nonCanonical, mmioRead, mmioWrite, codeWritten, resolve, raise, segmentFault, staleHandler: 1 + MICRO_OPS.indexOf('stale') }, model);
   const targets: HandlerTargets = {
     handlerType: module.type(HANDLER),
     readSlow: access.readSlow,

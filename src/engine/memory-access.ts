@@ -4,6 +4,7 @@
  * Limits: no 5-level paging; a split access reads MMIO as all ones and drops its part of a write.
  */
 
+import type { CpuModel } from '../cpu/cpu-model.ts';
 import { Access, FAULTED, MMIO } from '../cpu/mmu.ts';
 import * as state from '../cpu/state.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
@@ -66,7 +67,8 @@ export interface MemoryAccess {
   stackLinear: FunctionReference;
 }
 
-export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, layout: L.Layout, imports: MemoryImports): MemoryAccess {
+export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, layout: L.Layout, imports: MemoryImports, model: CpuModel): MemoryAccess {
+  const topLargeLevel = model.features.has('pdpe1gb') ? 2 : 1;
   /** (physical) -> linear address of that RAM, or MMIO. */
   const ramLinear = module.function('ram_linear', { parameters: ['i64'], results: ['i32'] });
   {
@@ -140,16 +142,16 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
         f.set(entry, f.get(leaf).load('i64.load'));
         const flags = f.let(f.get(entry).wrap());
         f.if(flags.and(PRESENT).eqz(), () => pageFault(0, 0));
-        // Reserved: address bits above what we have, NX without NXE, PS in the top level.
+        // Reserved: address bits above what we have, NX without NXE, PS above the largest pages.
         const reserved = f.get(entry).and(reservedMask).nonZero();
         const strayNx = f.get(entry).ltS(0).and(efer.and(EFER_NXE).eqz());
-        const strayLarge = level === 3 ? flags.and(LARGE).nonZero() : i32(0);
+        const strayLarge = level > topLargeLevel ? flags.and(LARGE).nonZero() : i32(0);
         f.if(reserved.or(strayNx).or(strayLarge), () => pageFault(1, FAULT_RESERVED));
         f.set(writable, f.get(writable).and(flags));
         f.set(userPage, f.get(userPage).and(flags));
         f.set(noExecute, f.get(noExecute).or(f.get(entry).ltS(0)));
         if (level > 0) {
-          if (level < 3) {
+          if (level <= topLargeLevel) {
             const size = 1n << BigInt(12 + 9 * level);
             f.if(flags.and(LARGE), () => {
               // Bit 12 is PAT; the bits between it and the page's size must be 0.

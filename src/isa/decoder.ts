@@ -63,6 +63,8 @@ export type DecodeStatus = 'ok' | 'undefined' | 'truncated' | 'too-long';
 
 const isRm = (o: OperandSpecification): boolean => 'ERMWUQN'.includes(o.code) && o.code.length === 1;
 
+const isControlRegister = (o: OperandSpecification): boolean => o.code === 'C';
+
 /** All forms: every encoding of every instruction. */
 export const forms: Form[] = [];
 /** Candidates by map << 10 | opcode << 2 | prefix class (none, 66, F3, F2); maps of VEX-encoded instructions from VEX_MAPS on. */
@@ -136,10 +138,13 @@ export class Decoder {
   private vexL = 0;
   /** By form: its feature is off, so that it does not exist. */
   private readonly absent: Uint8Array;
+  /** LOCK makes CR0 in a MOV CR8 (APM 3, MOV CRn): what code without REX reaches the task priority by. */
+  private readonly lockMeansCr8: boolean;
 
   /** `hasFeature` tells which CPUID features (Linux's names) there are: without it all. */
   constructor(hasFeature: (feature: string) => boolean = () => true) {
     buildDecodeTables();
+    this.lockMeansCr8 = hasFeature('cr8_legacy');
     this.absent = Uint8Array.from(forms, ({ instruction: { feature } }) => (feature === undefined || hasFeature(feature) ? 0 : 1));
   }
 
@@ -253,6 +258,10 @@ export class Decoder {
     }
     if (!this.immediates(encoding.operands)) return starved;
     d.length = this.position - offset;
+    if (d.lock && this.lockMeansCr8 && encoding.operands.some(isControlRegister) && d.reg === 0) {
+      d.lock = false;
+      d.reg = 8;
+    }
     if (d.lock && !(form.instruction.lock && form.rmPosition === 0 && d.mod !== 3)) return 'undefined';
     return 'ok';
   }
