@@ -1,7 +1,7 @@
 /**
  * Register access that drivers share: xAPIC registers in memory, x2APIC registers as MSRs, the interrupt command register, and
- * waiting for it. Written as compilers made it of Linux 3.4's C: `native_apic_msr_write` checks for the registers that x2APIC
- * does not let one write, with the one branch that GCC 4's branch cost of 3 left of four comparisons.
+ * waiting for it. Written as a compiler makes it of Linux 3.4's C. `native_apic_msr_write` checks for the four registers that
+ * x2APIC does not let one write, with one branch: what GCC makes of it where branches are dear (-mbranch-cost=4 and more).
  */
 
 import type { Assembler } from '../assembler/assembler.ts';

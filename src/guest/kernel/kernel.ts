@@ -5,7 +5,7 @@
  */
 
 import { type Assembler, assembler, type ObjectCode } from '../assembler/assembler.ts';
-import { link } from '../assembler/linker.ts';
+import { type LinkedImage, link } from '../assembler/linker.ts';
 import { address, dword, eax, ebx, ecx } from '../assembler/operands.ts';
 import { type DriverName, structureSymbol } from '../apic/apic-driver.ts';
 import { acknowledgeSymbol, driverLayer, type EoiState, emitFunction } from '../apic/driver-code.ts';
@@ -70,8 +70,8 @@ export interface TinyKernel {
   /** An ELF64 file with a PVH entry. */
   elf: Uint8Array;
   bits: GuestBits;
-  /** Addresses of its functions and data. */
-  symbols: ReadonlyMap<string, number>;
+  /** As it is loaded, with the addresses of its functions and data. */
+  image: LinkedImage;
 }
 
 const CPUID_X2APIC = 1 << 21;
@@ -304,11 +304,12 @@ export function buildKernel(options: KernelOptions = {}): TinyKernel {
     });
   const { symbols: first } = linked(trampoline({ gdt: 0, pml4: 0, secondaryStart: 0 }));
   const at = (name: string): number => first.get(name) ?? 0;
-  const { bytes, symbols } = linked(trampoline({ gdt: at('gdt'), pml4: at('pml4'), secondaryStart: at('secondary_start') }));
-  const entry = symbols.get('pvh_entry') as number;
+  const image = linked(trampoline({ gdt: at('gdt'), pml4: at('pml4'), secondaryStart: at('secondary_start') }));
+  const { bytes } = image;
+  const entry = image.symbols.get('pvh_entry') as number;
   return {
     elf: elfImage({ base: KERNEL_BASE, bytes, memoryBytes: bytes.length + MAX_CPUS[bits] * PER_CPU_BYTES, entry }),
     bits,
-    symbols,
+    image,
   };
 }

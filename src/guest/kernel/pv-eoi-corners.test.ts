@@ -188,7 +188,7 @@ describe.each([64, 32] as const)('PV EOI in the tiny guest (%i-bit)', (bits) => 
       2,
     );
     expect(report.notes).toEqual(['offline']);
-    const at = (kernel.symbols.get('per_cpu_areas') as number) + PER_CPU_BYTES + PerCpu.kvm_apic_eoi;
+    const at = (kernel.image.symbols.get('per_cpu_areas') as number) + PER_CPU_BYTES + PerCpu.kvm_apic_eoi;
     expect([...machine.memory.slice(at, 4)]).toEqual([0, 0, 0, 0]);
     expect(machine.cpus[1].kvm.pvEoi.readMsr()).toEqual({ low: 0, high: 0 });
     expect(counters.vcpus[1].interrupts).toMatchObject({ inIrr: 1, inIsr: 0 });
