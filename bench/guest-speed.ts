@@ -7,6 +7,7 @@
  *     npm run bench -- --set sieve,fib --macro --repeat 3
  *     npm run bench -- --jit off           the interpreter alone
  *
+ * Figures are of CPU time (the whole process, V8's compiler threads included), as hosts are busy; the JSON has the wall clock's, too.
  * Writes bench/results/guest-speed-DATE.{json,md}, and interpreter-speed-… with --jit off.
  */
 import { execFileSync } from 'node:child_process';
@@ -38,7 +39,6 @@ const ALL_KERNEL = 'getppid pipe fork forkexec pgfault'.split(' ');
 const names = options.set === 'all' ? [...ALL, ...ALL_KERNEL] : options.set === 'none' ? [] : options.set.split(',');
 const repeat = Number(options.repeat);
 
-/** CPU time of the main thread would not see V8's compiler threads: this is the whole process. */
 const cpuSeconds = (): number => {
   const { user, system } = process.cpuUsage();
   return (user + system) / 1e6;
@@ -58,7 +58,8 @@ interface WorkloadResult {
   native: { milliseconds: number; checksum: string } | undefined;
 }
 
-const END = /@@E (\S+) ms=([\d.]+).*chk=([0-9a-f]+)/;
+/** The busybox set does not time itself: no `cpu`. */
+const END = /@@E (\S+) ms=[\d.]+(?: cpu=([\d.]+))? chk=([0-9a-f]+)/;
 
 // Build, and run natively
 
@@ -73,7 +74,7 @@ function recordNative(output: string): void {
   for (const line of output.split('\n')) {
     const match = END.exec(line);
     if (!match) continue;
-    const milliseconds = Number(match[2]);
+    const milliseconds = Number(match[2] ?? 0);
     const best = native.get(match[1]);
     if (!best || milliseconds < best.milliseconds) native.set(match[1], { milliseconds, checksum: match[3] });
   }
@@ -147,11 +148,11 @@ if (run.end !== 'power-off' || !boot) throw new Error(`the guest did not get to 
 
 // Report
 
-function mips({ instructions, wallSeconds }: Sample): number {
-  return instructions / wallSeconds / 1e6;
+function mips({ instructions, cpuSeconds }: Sample): number {
+  return instructions / cpuSeconds / 1e6;
 }
 /** The repetition that took least: the others had to share the machine. */
-const best = ({ samples }: WorkloadResult): Sample => samples.reduce((a, b) => (b.wallSeconds < a.wallSeconds ? b : a));
+const best = ({ samples }: WorkloadResult): Sample => samples.reduce((a, b) => (b.cpuSeconds < a.cpuSeconds ? b : a));
 const hasRightChecksum = ({ checksums, native: reference }: WorkloadResult): boolean =>
   reference !== undefined && checksums.every((checksum) => checksum === reference.checksum);
 
@@ -169,14 +170,13 @@ const versions = {
 };
 const table = [...results.values()].map((result) => {
   const sample = best(result);
-  // The busybox set does not time itself natively.
   const nativeMilliseconds = result.native?.milliseconds || undefined;
-  const slowdown = nativeMilliseconds ? ((sample.wallSeconds * 1000) / nativeMilliseconds).toFixed(1) : '—';
+  const slowdown = nativeMilliseconds ? ((sample.cpuSeconds * 1000) / nativeMilliseconds).toFixed(1) : '—';
   const cells = [
     result.name,
     mips(sample).toFixed(1),
     formatCount(sample.instructions),
-    (sample.wallSeconds * 1000).toFixed(0),
+    (sample.cpuSeconds * 1000).toFixed(0),
     nativeMilliseconds?.toFixed(0) ?? '—',
     slowdown,
     hasRightChecksum(result) ? 'right' : `WRONG: ${result.checksums.join(' ')} instead of ${result.native?.checksum}`,
@@ -189,10 +189,10 @@ ${Object.entries(versions)
   .map(([name, value]) => `${name} ${value}`)
   .join(', ')}.
 
-Power-on to /init (${options.boot}, 1 vCPU, 512 MiB): ${boot.wallSeconds.toFixed(2)} s, ${boot.cpuSeconds.toFixed(2)} s of CPU time,
+Power-on to /init (${options.boot}, 1 vCPU, 512 MiB): ${boot.cpuSeconds.toFixed(2)} s of CPU time (${boot.wallSeconds.toFixed(2)} s on the clock),
 ${formatCount(boot.instructions)} instructions, ${mips(boot).toFixed(1)} MIPS.
 
-| workload | MIPS | instructions | ms | native ms | times native | checksum |
+| workload | MIPS | instructions | CPU ms | native | times native | checksum |
 |---|--:|--:|--:|--:|--:|---|
 ${table.join('\n')}
 `;
