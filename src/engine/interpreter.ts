@@ -211,8 +211,31 @@ function buildMicroOp(f: FunctionBuilder, name: MicroOp, targets: HandlerTargets
   }
 }
 
-/** Generates, compiles and instantiates the interpreter for one machine. Takes about a tenth of a second. */
-export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports: EngineImports, helpers: Helpers, model: CpuModel): Interpreter {
+/** What machines of the same layout have in common. */
+interface Generated {
+  module: WebAssembly.Module;
+  microOp: Record<MicroOp, number>;
+  /** Handlers by `variantIndex`; 0 is none. */
+  index: Int16Array;
+  handlerCount: number;
+  moduleBytes: number;
+}
+
+const GENERATED_KEPT = 8;
+/** The last modules that were generated, by all that went into them. Making one takes some tenths of a second. */
+const generated = new Map<string, Generated>();
+
+function generatedFor(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model: CpuModel): Generated {
+  const { memory: linear, ramBase, ramBytes, lowBytes } = memory;
+  const key = [linear.buffer.byteLength, ramBase, ramBytes, lowBytes, ...Object.values(layout), ...model.features, ...Object.entries(helpers).map(([name, f]) => name + f.length)].join();
+  const found = generated.get(key) ?? generate(memory, layout, helpers, model);
+  generated.delete(key);
+  generated.set(key, found);
+  if (generated.size > GENERATED_KEPT) generated.delete(generated.keys().next().value as string);
+  return found;
+}
+
+function generate(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model: CpuModel): Generated {
   buildDecodeTables();
   const module = new ModuleBuilder();
   module.importMemory(memory.memory);
@@ -330,9 +353,15 @@ export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports
   for (const reference of [enter, run, access.fill, access.fillQuiet, access.codeCheck]) module.export(reference);
 
   const bytes = module.bytes();
+  return { module: new WebAssembly.Module(bytes), microOp, index, handlerCount: handlers.length, moduleBytes: bytes.length };
+}
+
+/** The interpreter of one machine: generated and compiled, unless a machine of the same layout has been before, and instantiated. */
+export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports: EngineImports, helpers: Helpers, model: CpuModel): Interpreter {
+  const { module, microOp, index, handlerCount, moduleBytes } = generatedFor(memory, layout, helpers, model);
   const env: Record<string, unknown> = { memory: memory.memory, ...imports };
   for (const [name, f] of Object.entries(helpers)) env[`helper_${name}`] = f;
-  const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env } as WebAssembly.Imports);
+  const instance = new WebAssembly.Instance(module, { env } as WebAssembly.Imports);
 
   const handlerOf = (d: Decoded, codeBits: CodeMode, rm: RmKind): number => {
     const { instruction, encoding } = d.form;
@@ -345,5 +374,5 @@ export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports
     if (handler === 0) throw new Error(`no handler for ${instruction.mnemonic} (${encoding.text}) ${rm} ${d.operandBits} in ${codeBits}-bit code`);
     return handler;
   };
-  return { exports: instance.exports as unknown as InterpreterExports, microOp, handlerOf, handlerCount: handlers.length, moduleBytes: bytes.length };
+  return { exports: instance.exports as unknown as InterpreterExports, microOp, handlerOf, handlerCount, moduleBytes };
 }
