@@ -581,7 +581,7 @@ export class Machine {
           yieldTo: () => {},
           deliver: (apicId, message) => {
             const other = target(apicId);
-            return other !== undefined && other.apic.isEnabled() && other.apic.accept(message) !== 'ignored';
+            return other?.apic.isEnabled() === true && other.apic.accept(message) !== 'ignored';
           },
         },
       });

@@ -15,7 +15,7 @@ import { ApicRegister } from '../interrupts/apic-registers.ts';
 import { type ApicEffect, type LocalApic, PendingEvent } from '../interrupts/local-apic.ts';
 import { DeliveryMode } from '../interrupts/message.ts';
 import type { InterruptRouter } from '../interrupts/router.ts';
-import { type CompletedBy, type ExitAccounting } from '../kvm/exit-accounting.ts';
+import type { CompletedBy, ExitAccounting } from '../kvm/exit-accounting.ts';
 import { Exit, timerExit } from '../kvm/exit.ts';
 import type { KvmVcpu } from '../kvm/kvm-vcpu.ts';
 import type { Counters } from '../trace/counters.ts';
