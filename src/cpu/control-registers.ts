@@ -1,4 +1,4 @@
-/** MOV to and from control registers, LMSW, XCR0, debug registers. SDM 3A 2.5, 4.1. Limits: debug registers hold values but never trigger. */
+/** MOV to and from control registers, LMSW, XCR0, debug registers. SDM 3A 2.5, 4.1. What debug registers watch for is the engine's. */
 
 import * as state from './state.ts';
 import { updateCodeMode, updateSegments } from './segments.ts';
@@ -117,16 +117,29 @@ const drSlot = (vcpu: Vcpu, number: number): number => {
   return state.DR + 8 * (aliased ? number + 2 : number);
 };
 
+const DR6_GENERAL_DETECT = 1n << 13n;
+const DR7_GENERAL_DETECT = 1n << 13n;
+
+/** DR7.GD: a MOV to or from a debug register raises #DB instead. */
+function detectAccess(vcpu: Vcpu): void {
+  if (!(vcpu.get64(state.DR + 56) & DR7_GENERAL_DETECT)) return;
+  vcpu.set64(state.DR + 48, vcpu.get64(state.DR + 48) | DR6_GENERAL_DETECT);
+  raise(Vector.debug);
+}
+
 export function readDr(vcpu: Vcpu, number: number): bigint {
-  return vcpu.get64(drSlot(vcpu, number));
+  const slot = drSlot(vcpu, number);
+  detectAccess(vcpu);
+  return vcpu.get64(slot);
 }
 
 export function writeDr(vcpu: Vcpu, number: number, value: bigint): void {
   const slot = drSlot(vcpu, number);
+  detectAccess(vcpu);
   if (number >= 4 && value >> 32n) generalProtection();
   if (slot === state.DR + 48) return vcpu.set64(slot, (value & 0xe00fn) | 0xffff_0ff0n);
-  if (slot === state.DR + 56) return vcpu.set64(slot, (value & ~0xd000n & 0xffff_ffffn) | 0x400n);
-  vcpu.set64(slot, value);
+  vcpu.set64(slot, slot === state.DR + 56 ? (value & ~0xd000n & 0xffff_ffffn) | 0x400n : value);
+  vcpu.mmu.debugRegistersChanged(vcpu.base);
 }
 
 /** x87 is always on; SSE may be; nothing else exists here. */
@@ -188,4 +201,5 @@ export function resetVcpu(vcpu: Vcpu, init: boolean): void {
   vcpu.set64(state.FLAG_ZERO, 1n);
   vcpu.set64(state.FLAG_SIGN, 1n);
   vcpu.mmu.flushAll(base);
+  vcpu.mmu.debugRegistersChanged(base);
 }

@@ -19,6 +19,7 @@ import { redirectInterrupt } from './virtual-8086.ts';
 export type EventKind = 'external' | 'fault' | 'trap' | 'software' | 'software-exception';
 const isSoftware = (kind: EventKind): boolean => kind === 'software' || kind === 'software-exception';
 
+const DR7_GENERAL_DETECT = 1n << 13n;
 const EXTERNAL = 1;
 const IDT_TABLE = 2;
 /** SS, RSP, RFLAGS, CS and RIP. */
@@ -55,6 +56,8 @@ export function deliver(vcpu: Vcpu, vector: number, code: number, kind: EventKin
 }
 
 function enterHandler(vcpu: Vcpu, vector: number, code: number, kind: EventKind): void {
+  const dr7 = vcpu.get64(state.DR + 56);
+  if (vector === Vector.debug && dr7 & DR7_GENERAL_DETECT && !isSoftware(kind)) vcpu.set64(state.DR + 56, dr7 & ~DR7_GENERAL_DETECT);
   if (!vcpu.protectedMode) return enterRealMode(vcpu, vector);
   if (vcpu.longMode) enterLongMode(vcpu, vector, code, kind);
   else enterProtectedMode(vcpu, vector, code, kind);

@@ -272,7 +272,9 @@ export function interruptReturn(vcpu: Vcpu, bits: number, nextIp: bigint): void 
   const stack = Stack.current(vcpu);
   const rip = stack.pop(bytes);
   const selector = Number(stack.pop(bytes) & 0xffffn);
-  const popped = stack.pop(bytes);
+  let popped = stack.pop(bytes);
+  // RF is for the instruction returned to, and means something only where breakpoints do.
+  if (!(vcpu.get32(state.BREAKPOINTS) & state.CODE_BREAKPOINTS)) popped &= ~Flag.resume;
   if (!protectedMode) {
     farJump(vcpu, selector, rip, rip);
     vcpu.set64(state.RSP, stack.pointer);

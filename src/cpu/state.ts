@@ -152,9 +152,10 @@ export const PDPTE = 1296;
 export const CODE_KEY = 1328;
 /** Non-zero from an NMI's delivery to the next IRET. i32 */
 export const NMI_BLOCKED = 1336;
-/** What DR7 arms, as bits, an i32: instruction and data breakpoints (engine/engine.ts). */
+/** What DR7 arms, as bits, an i32: breakpoints of instructions, data and ports (engine/debug-unit.ts). */
 export const BREAKPOINTS = 1340;
 export const CODE_BREAKPOINTS = 1;
 export const DATA_BREAKPOINTS = 2;
+export const PORT_BREAKPOINTS = 4;
 
 export const VCPU_STATE_SIZE = 2048;

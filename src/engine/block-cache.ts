@@ -55,6 +55,9 @@ export class BlockCache {
   onStale: (block: Block) => void = () => {};
   /** Called when everything was dropped to make room. */
   onFlush: () => void = () => {};
+  private iterates = false;
+  /** Of the last single instruction: that it is one iteration of a repeated one, and what else than its count ends that. */
+  iteration: { addressBits: 16 | 32 | 64; until: 'equal' | 'unequal' | undefined } | undefined;
   decodedInstructions = 0;
   invalidatedBlocks = 0;
   flushes = 0;
@@ -94,7 +97,9 @@ export class BlockCache {
   }
 
   /** A block of the one instruction at `linear`, not kept. */
-  single(linear: number, mode: CodeMode, nextPage: NextPage): number {
+  single(linear: number, mode: CodeMode, nextPage: NextPage, iterate = false): number {
+    this.iterates = iterate;
+    this.iteration = undefined;
     return this.decode(linear, mode, 1, nextPage);
   }
 
@@ -140,6 +145,10 @@ export class BlockCache {
         this.set(op, L.OP_IMMEDIATE, secondStart);
         this.setIps(op, position - pageStart, position - pageStart);
         op += L.OP_SIZE;
+      }
+      if (limit === 1 && this.iterates && status === 'ok' && d.form.instruction.repeat && d.repeat !== 'none') {
+        this.iteration = { addressBits: d.addressBits, until: d.form.instruction.repeat === 'rep' ? undefined : d.repeat === 'rep' ? 'unequal' : 'equal' };
+        d.repeat = 'none';
       }
       const ip = position - pageStart;
       begins.push(begin);
@@ -202,6 +211,11 @@ export class BlockCache {
     this.remember(block, block.start, block.bytes);
     if (block.secondBytes > 0) this.remember(block, secondStart, secondBytes);
     return first;
+  }
+
+  /** The last single instruction, until another one is decoded. */
+  get lastDecoded(): Decoded {
+    return this.decoder.result;
   }
 
   private valid(d: Decoded): boolean {

@@ -13,6 +13,7 @@ import type { AccessBytes } from '../memory/bus.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { BlockCache } from './block-cache.ts';
 import { EmulationFailure, type Environment } from './environment.ts';
+import { DebugUnit } from './debug-unit.ts';
 import { createHelpers } from './helpers.ts';
 import { createInterpreter, type Interpreter } from './interpreter.ts';
 import { Jit } from './jit/jit.ts';
@@ -20,6 +21,10 @@ import * as L from './layout.ts';
 
 const PAGE = 4096;
 const PCID_MASK = 0xfffn;
+const TRAP_FLAG = 1 << 8;
+const RESUME_FLAG = 1 << 16;
+/** Thrown through generated code: the instruction has met a breakpoint and is begun again, by itself. */
+const STEP_AGAIN = { stepAgain: true } as const;
 const TLB_BYTES = L.TLB_ENTRIES * L.TLB_ENTRY_SIZE;
 
 /** Which address space each slot of translation contexts holds. */
@@ -40,6 +45,7 @@ export class Engine implements Mmu {
   private readonly environment: Environment;
   private readonly words: Int32Array;
   private readonly spaces: AddressSpaces[];
+  private readonly debugUnits: DebugUnit[];
   /** Instructions each vCPU has retired, up to the start of its current slice. */
   private readonly retiredBefore: Float64Array;
   private useCounter = 0;
@@ -54,6 +60,8 @@ export class Engine implements Mmu {
   compilesSteps = false;
   /** In `stepInstruction`, and there met with a software interrupt. */
   private stepping = false;
+  /** In `step`: breakpoints that are met are noted. */
+  private debugging = false;
   private interrupted = false;
 
   constructor(memory: GuestMemory, layout: L.Layout, environment: Environment, jit = false) {
@@ -63,6 +71,7 @@ export class Engine implements Mmu {
     this.words = new Int32Array(memory.memory.buffer);
     this.vcpus = Array.from({ length: layout.vcpuCount }, (_, i) => new Vcpu(i, L.vcpuBase(i), memory, environment.model));
     this.spaces = this.vcpus.map(() => new AddressSpaces());
+    this.debugUnits = this.vcpus.map(() => new DebugUnit());
     this.retiredBefore = new Float64Array(layout.vcpuCount);
     this.cache = new BlockCache(memory, layout, environment.model);
     this.interpreter = createInterpreter(
@@ -83,6 +92,7 @@ export class Engine implements Mmu {
         hot: (_base, block) => this.jit?.hot(block),
         raise: (_base, vector, code) => raise(vector, code),
         check_page: (base, op) => this.checkPage(this.vcpuAt(base), op),
+        data_access: (base, bytes, write) => this.dataAccess(base, bytes, write !== 0),
         segment_fault: (base, segment, bytes, write) => this.segmentFault(base, segment, bytes, write !== 0),
       },
       createHelpers(this, environment),
@@ -149,13 +159,14 @@ export class Engine implements Mmu {
           } else {
             if (words[(base + state.EVENT_PENDING) >> 2] !== 0) this.environment.deliverEvent(vcpu);
             if (words[budgetWord] <= 0) break;
-            if (words[(base + state.STEP_NEXT) >> 2] !== 0) this.step(vcpu);
+            if (this.mustStep(vcpu)) this.step(vcpu);
             else exports.run(base);
           }
           words[(base + state.CURRENT_OP) >> 2] = 0;
         } catch (error) {
-          if (error !== FAULT) throw error;
-          this.faulted(vcpu);
+          if (error === STEP_AGAIN) this.unwind(vcpu);
+          else if (error === FAULT) this.faulted(vcpu);
+          else throw error;
         }
       }
     } finally {
@@ -177,7 +188,7 @@ export class Engine implements Mmu {
     this.interrupted = false;
     const start = vcpu.rip;
     try {
-      this.step(vcpu);
+      this.execute(vcpu, false);
       words[opWord] = 0;
       return undefined;
     } catch (error) {
@@ -192,8 +203,8 @@ export class Engine implements Mmu {
 
   /** INT n and its like, at RIP behind it; `restart` is its own. */
   softwareInterrupt(vcpu: Vcpu, vector: number, kind: EventKind, restart: bigint): void {
+    this.interrupted = true;
     if (this.stepping) {
-      this.interrupted = true;
       raise(vector);
     }
     deliver(vcpu, vector, -1, kind, restart);
@@ -207,18 +218,106 @@ export class Engine implements Mmu {
     this.interpreter.exports.enter(vcpu.base, op);
   }
 
-  /** Runs one instruction. */
+  /** Whether the next instruction is one to run by itself: to trap behind it, or to look for a breakpoint in front of it. */
+  private mustStep(vcpu: Vcpu): boolean {
+    const { words } = this;
+    const flags = words[(vcpu.base + state.RFLAGS) >> 2];
+    if (words[(vcpu.base + state.STEP_NEXT) >> 2] !== 0 || flags & TRAP_FLAG) return true;
+    const armed = words[(vcpu.base + state.BREAKPOINTS) >> 2];
+    if (armed === 0) return false;
+    const unit = this.debugUnits[vcpu.index];
+    return unit.pending !== 0 || ((armed & state.CODE_BREAKPOINTS) !== 0 && ((flags & RESUME_FLAG) !== 0 || unit.onCodePage(this.codeAddress(vcpu, vcpu.rip))));
+  }
+
+  /** Runs one instruction, or one iteration of a repeated one, with all that debugging asks for. */
   private step(vcpu: Vcpu): void {
+    const { words } = this;
+    const unit = this.debugUnits[vcpu.index];
+    const flags = words[(vcpu.base + state.RFLAGS) >> 2];
+    const start = vcpu.rip;
+    if (words[(vcpu.base + state.BREAKPOINTS) >> 2] & state.CODE_BREAKPOINTS && !(flags & RESUME_FLAG)) {
+      const found = unit.atInstruction(this.codeAddress(vcpu, start));
+      if (found) return this.debugException(vcpu, found, 'fault');
+    }
+    this.debugging = true;
+    this.interrupted = false;
+    unit.met = 0;
+    try {
+      const { iteration, shadowsDebug, returns } = this.execute(vcpu, true);
+      words[(vcpu.base + state.CURRENT_OP) >> 2] = 0;
+      if (iteration && this.iterates(vcpu, iteration)) vcpu.rip = start;
+      if (flags & RESUME_FLAG && !returns) words[(vcpu.base + state.RFLAGS) >> 2] &= ~RESUME_FLAG;
+      const found = unit.afterInstruction((flags & TRAP_FLAG) !== 0 && !this.interrupted, shadowsDebug);
+      if (found) this.debugException(vcpu, found, 'trap');
+    } finally {
+      this.debugging = false;
+    }
+  }
+
+  /** Counts an iteration of a repeated string instruction; whether another one follows. */
+  private iterates(vcpu: Vcpu, { addressBits, until }: NonNullable<BlockCache['iteration']>): boolean {
+    const left = vcpu.get64(state.RCX) - 1n;
+    vcpu.set64(state.RCX, addressBits === 64 ? left : addressBits === 32 ? left & 0xffff_ffffn : (vcpu.get64(state.RCX) & ~0xffffn) | (left & 0xffffn));
+    const zero = vcpu.get64(state.FLAG_ZERO) === 0n;
+    return (left & ((1n << BigInt(addressBits)) - 1n)) !== 0n && !(until === 'equal' && zero) && !(until === 'unequal' && !zero);
+  }
+
+  private debugException(vcpu: Vcpu, found: number, kind: EventKind): void {
+    vcpu.set64(state.DR + 48, vcpu.get64(state.DR + 48) | BigInt(found));
+    if (vcpu.activity === Activity.halted) vcpu.activity = Activity.running;
+    deliver(vcpu, Vector.debug, -1, kind);
+  }
+
+  /** An access while data breakpoints are armed: one that is met is noted where the instruction runs by itself, else it is begun again so. */
+  private dataAccess(base: number, bytes: number, write: boolean): void {
+    const vcpu = this.vcpuAt(base);
+    this.meet(vcpu, this.debugUnits[vcpu.index].atData(vcpu.argument(3), bytes, write));
+  }
+
+  portAccess(vcpu: Vcpu, port: number, bytes: number): void {
+    if (vcpu.get32(state.BREAKPOINTS) & state.PORT_BREAKPOINTS) this.meet(vcpu, this.debugUnits[vcpu.index].atPort(port, bytes));
+  }
+
+  private meet(vcpu: Vcpu, found: number): void {
+    if (!found || this.stepping) return;
+    this.debugUnits[vcpu.index].met |= found;
+    if (this.debugging) return;
+    vcpu.set32(state.STEP_NEXT, 1);
+    throw STEP_AGAIN;
+  }
+
+  debugRegistersChanged(base: number): void {
+    const vcpu = this.vcpuAt(base);
+    const unit = this.debugUnits[vcpu.index];
+    const before = vcpu.get32(state.BREAKPOINTS);
+    const armed = unit.update(vcpu);
+    vcpu.set32(state.BREAKPOINTS, armed);
+    // Pages that are watched leave the TLB, and those with breakpoints the jump caches.
+    if (before | armed) this.flushAll(base);
+  }
+
+  /** Runs one instruction; with `iterate`, one iteration of a repeated one. What it was, as debugging wants to know it. */
+  private execute(vcpu: Vcpu, iterate: boolean): { iteration: BlockCache['iteration']; shadowsDebug: boolean; returns: boolean } {
     const { words } = this;
     words[(vcpu.base + state.STEP_NEXT) >> 2] = 0;
     const budgetWord = (vcpu.base + state.BUDGET) >> 2;
     const page = this.pageOfRip(vcpu);
     const linear = this.fetch(vcpu, vcpu.rip);
-    const op = this.cache.single(linear, this.codeMode(vcpu), () => this.nextPage(vcpu, page));
+    const op = this.cache.single(linear, this.codeMode(vcpu), () => this.nextPage(vcpu, page), iterate);
+    const { iteration } = this.cache;
+    const { form, reg } = this.cache.lastDecoded;
+    const { map, opcode } = form.encoding ?? { map: -1, opcode: -1 };
+    // MOV SS and POP SS hold debug exceptions back too; what IRET loads into RF stays there.
+    const kind = { iteration, shadowsDebug: map === 0 && ((opcode === 0x8e && (reg & 7) === 2) || opcode === 0x17), returns: map === 0 && opcode === 0xcf };
     if (!vcpu.code64) this.checkLimit(vcpu, op);
     else if (this.compilesSteps) this.jit?.compileSingle(op, linear);
     const ip = BigInt((linear - this.memory.ramBase) % PAGE);
     vcpu.set64(state.CODE_BASE, vcpu.rip - ip);
+    if (iteration && (vcpu.get64(state.RCX) & ((1n << BigInt(iteration.addressBits)) - 1n)) === 0n) {
+      vcpu.rip += BigInt(this.cache.lastDecoded.length);
+      words[budgetWord]--;
+      return { ...kind, iteration: undefined };
+    }
     // The rest of the slice is put aside; what is taken from it meanwhile stays away.
     this.stepReserve = Math.max(0, words[budgetWord] - 1);
     this.deferred += words[budgetWord] - 1;
@@ -232,10 +331,17 @@ export class Engine implements Mmu {
       this.deferred -= this.stepReserve;
       this.stepReserve = 0;
     }
+    return kind;
   }
 
   /** Delivers the fault in flight; RIP is that of the instruction that CURRENT_OP names, unless it is 0. */
   private faulted(vcpu: Vcpu): void {
+    this.unwind(vcpu);
+    deliver(vcpu, FAULT.vector, FAULT.code, 'fault');
+  }
+
+  /** Back to where the instruction began that CURRENT_OP names, unless it is 0; what the block paid for and did not run is given back. */
+  private unwind(vcpu: Vcpu): void {
     const opWord = (vcpu.base + state.CURRENT_OP) >> 2;
     const op = this.words[opWord];
     if (op !== 0) {
@@ -243,7 +349,6 @@ export class Engine implements Mmu {
       this.words[(vcpu.base + state.BUDGET) >> 2] += this.memory.view.getInt16(op + L.OP_REMAINING, true) + 1;
       this.words[opWord] = 0;
     }
-    deliver(vcpu, FAULT.vector, FAULT.code, 'fault');
   }
 
   private rewind(vcpu: Vcpu, op: number): void {
@@ -319,6 +424,8 @@ export class Engine implements Mmu {
 
   private resolve(base: number): number {
     const vcpu = this.vcpuAt(base);
+    // Pages with breakpoints are gone through instruction by instruction.
+    if (vcpu.get32(state.BREAKPOINTS) & state.CODE_BREAKPOINTS && this.debugUnits[vcpu.index].onCodePage(this.codeAddress(vcpu, vcpu.rip))) return 0;
     const linear = this.fetch(vcpu, vcpu.rip);
     const mode = this.codeMode(vcpu);
     const block = this.cache.block(linear, mode, () => this.nextPage(vcpu, this.pageOfRip(vcpu)));
@@ -405,8 +512,6 @@ export class Engine implements Mmu {
     const supervisor = 1 + (ac & (words[(base + state.CR4) >> 2] >> 21));
     words[(base + state.TLB_BASE) >> 2] = words[(base + state.TLB_SLOT) >> 2] + (cpl === 3 ? user : supervisor) * L.CONTEXT_SIZE;
   }
-
-  debugRegistersChanged(_base: number): void {}
 
   addressSpaceChanged(base: number, keep: boolean): void {
     const vcpu = this.vcpuAt(base);

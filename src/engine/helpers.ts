@@ -9,7 +9,7 @@ import * as far from '../cpu/far-transfers.ts';
 import * as segments from '../cpu/segments.ts';
 import * as state from '../cpu/state.ts';
 import * as virtual8086 from '../cpu/virtual-8086.ts';
-import { Cr4, Flag, generalProtection, undefinedOpcode, type Vcpu } from '../cpu/vcpu.ts';
+import { Cr4, Efer, Flag, generalProtection, undefinedOpcode, type Vcpu } from '../cpu/vcpu.ts';
 import type { AccessBytes } from '../memory/bus.ts';
 import type { Engine } from './engine.ts';
 import type { Environment } from './environment.ts';
@@ -49,11 +49,13 @@ export function createHelpers(engine: Engine, environment: Environment): Helpers
     pio_in: (base: number, port: number, bytes: number): number => {
       const vcpu = at(base);
       checkPort(vcpu, port, bytes);
+      engine.portAccess(vcpu, port, bytes);
       return environment.portRead(vcpu, port, bytes as AccessBytes);
     },
     pio_out: (base: number, port: number, bytes: number, value: number): void => {
       const vcpu = at(base);
       checkPort(vcpu, port, bytes);
+      engine.portAccess(vcpu, port, bytes);
       environment.portWrite(vcpu, port, bytes as AccessBytes, bytes === 4 ? value >>> 0 : value & (bytes === 2 ? 0xffff : 0xff));
     },
     halt: (base: number): void => environment.halt(at(base)),
@@ -176,7 +178,34 @@ export function createHelpers(engine: Engine, environment: Environment): Helpers
       return found ? 1 : 0;
     },
     mode_changed: (base: number): void => segments.updateSegments(at(base)),
-    syscall_legacy: (_base: number): void => undefinedOpcode(),
+    /** SYSCALL of compatibility mode, to CSTAR, and of protected mode, to STAR's lower half (APM 3, SYSCALL). */
+    syscall_legacy: (base: number): void => {
+      const vcpu = at(base);
+      if (!(vcpu.get64(state.EFER) & Efer.sce) || !vcpu.protectedMode || vcpu.virtual8086) undefinedOpcode();
+      const star = vcpu.get64(state.STAR);
+      const selector = Number((star >> 32n) & 0xfffcn);
+      const { longMode, rflags } = vcpu;
+      const next = engine.nextIp(vcpu);
+      vcpu.set64(state.RCX, next);
+      if (longMode) vcpu.set64(state.R11, rflags & ~Flag.resume);
+      const cleared = longMode ? vcpu.get64(state.SFMASK) | Flag.resume : Flag.virtual8086 | Flag.interrupt | Flag.resume;
+      vcpu.rflags = rflags & ~cleared;
+      segments.setSegment(vcpu, segments.CS, selector, { base: 0n, limit: 0xffff_ffff, attributes: longMode ? 0x00a0_9b00 : 0x00c0_9b00 });
+      segments.setCpl(vcpu, 0);
+      segments.setSegment(vcpu, segments.SS, selector + 8, { base: 0n, limit: 0xffff_ffff, attributes: 0x00c0_9300 });
+      vcpu.rip = longMode ? vcpu.get64(state.CSTAR) : star & LOW32;
+    },
+    sysret_legacy: (base: number): void => {
+      const vcpu = at(base);
+      if (!(vcpu.get64(state.EFER) & Efer.sce) || !vcpu.protectedMode || vcpu.virtual8086) undefinedOpcode();
+      if (vcpu.cpl !== 0) generalProtection();
+      const selector = Number((vcpu.get64(state.STAR) >> 48n) & 0xfffcn);
+      vcpu.rflags = vcpu.longMode ? vcpu.get64(state.R11) & 0x3c_7fd7n : vcpu.rflags | Flag.interrupt;
+      segments.setSegment(vcpu, segments.CS, selector | 3, { base: 0n, limit: 0xffff_ffff, attributes: 0x00c0_fb00 });
+      segments.setCpl(vcpu, 3);
+      segments.setSegment(vcpu, segments.SS, (selector + 8) | 3, { base: 0n, limit: 0xffff_ffff, attributes: 0x00c0_f300 });
+      vcpu.rip = vcpu.get64(state.RCX) & LOW32;
+    },
     sysenter: (base: number, _bits: number): void => {
       const vcpu = at(base);
       const selector = Number(vcpu.get64(state.SYSENTER_CS) & 0xfffcn);

@@ -56,6 +56,7 @@ export const HOT = 8000;
 /** Access of an operand: read, written, or read and written. */
 type Access = 'r' | 'w' | 'm';
 
+const TRAP_FLAG = 1 << 8;
 const EXCEPTION_UD = 6;
 const EXCEPTION_NM = 7;
 const EXCEPTION_GP = 13;
@@ -735,6 +736,7 @@ export class InterpreterSemantics implements Semantics {
   }
 
   continueAtRip(): void {
+    this.f.if(this.vcpu.load('i32.load', state.RFLAGS).and(TRAP_FLAG), () => this.leaveAtRip());
     this.goTo(this.state64(state.RIP));
   }
 

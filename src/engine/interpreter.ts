@@ -30,6 +30,7 @@ export interface EngineImports {
   hot(vcpu: number, block: number): void;
   raise(vcpu: number, vector: number, code: number): void;
   check_page(vcpu: number, op: number): number;
+  data_access(vcpu: number, bytes: number, write: number): void;
   segment_fault(vcpu: number, segment: number, bytes: number, write: number): void;
 }
 
@@ -96,7 +97,7 @@ function modesOf(form: Form): CodeMode[] {
   const { instruction, encoding: { modifiers } } = form;
   const modal = isModal(form);
   if (modifiers.has('o64')) return [state.CODE_64];
-  if (modifiers.has('n64')) return modal ? [state.CODE_32_FLAT, state.CODE_32] : [state.CODE_32];
+  if (modifiers.has('n64')) return modal || instruction.displaced ? [state.CODE_32_FLAT, state.CODE_32] : [state.CODE_32];
   if (modal) return [state.CODE_64, state.CODE_32_FLAT, state.CODE_32];
   return instruction.displaced ? [state.CODE_64, state.CODE_32] : [state.CODE_64];
 }
@@ -252,9 +253,10 @@ function generate(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model
   const raise = effect('raise', 3);
   const checkPage = value('check_page', 2);
   const segmentFault = effect('segment_fault', 4);
+  const dataAccess = effect('data_access', 3);
   const helperReferences = new Map(Object.entries(helpers).map(([name, f]) => [name, value(`helper_${name}`, f.length)]));
 
-  const access = buildMemoryAccess(module, memory, layout, { pageFault, nonCanonical, mmioRead, mmioWrite, codeWritten, resolve, raise, segmentFault, staleHandler: 1 + MICRO_OPS.indexOf('stale') }, model);
+  const access = buildMemoryAccess(module, memory, layout, { pageFault, nonCanonical, mmioRead, mmioWrite, codeWritten, resolve, raise, segmentFault, dataAccess, staleHandler: 1 + MICRO_OPS.indexOf('stale') }, model);
   const targets: HandlerTargets = {
     handlerType: module.type(HANDLER),
     readSlow: access.readSlow,

@@ -51,6 +51,8 @@ export interface MemoryImports {
   raise: FunctionReference;
   /** (vcpu, segment, bytes, write): looks closely at an access to the offset in ARGUMENT; returns where it is allowed. */
   segmentFault: FunctionReference;
+  /** (vcpu, bytes, write): an access to the address in ARGUMENT 3 while data breakpoints are armed. May raise. */
+  dataAccess: FunctionReference;
   /** Table index of the handler that blocks of changed code are left with. */
   staleHandler: number;
 }
@@ -256,6 +258,11 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.if(f.get(linear).eq(MMIO), () => f.return(MMIO));
     f.if(execute.or(access.and(Access.implicit | Access.probe)), () => f.return(f.get(linear)));
     f.if(checksAlignment(vcpu), () => f.return(f.get(linear)));
+    // What is watched never gets into the TLB.
+    f.if(vcpu.load('i32.load', state.BREAKPOINTS).and(state.DATA_BREAKPOINTS), () => {
+      const samePage = (i: number): Expression => vcpu.load('i64.load', state.DR + 8 * i).xor(address).shrU(12).eqz();
+      f.if(samePage(0).or(samePage(1)).or(samePage(2)).or(samePage(3)), () => f.return(f.get(linear)));
+    });
     // The entry lets writes through only where the next one has nothing to do: page dirty, no code in it.
     const slot = f.let(
       vcpu.load('i32.load', state.TLB_BASE).add(f.get(virtual).shrU(12).wrap().and(L.TLB_ENTRIES - 1).mul(L.TLB_ENTRY_SIZE)),
@@ -278,6 +285,19 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.if(checksAlignment(vcpu).and(misaligned).and(canonical), () => void f.call(imports.raise, vcpu, i32(ALIGNMENT_CHECK), i32(0)));
   }
 
+  const watchesData = (vcpu: Expression): Expression => vcpu.load('i32.load', state.BREAKPOINTS).and(state.DATA_BREAKPOINTS);
+
+  /** (vcpu, address, bytes, write): looks at an access while data breakpoints are armed. */
+  const watch = module.function('watch', { parameters: ['i32', 'i64', 'i32', 'i32'], results: [] });
+  {
+    const f = watch;
+    const [vcpu, address, bytes, write] = [0, 1, 2, 3].map((i) => f.parameter(i));
+    f.if(watchesData(vcpu), () => {
+      f.store('i64.store', vcpu, address, state.ARGUMENT + 24);
+      f.call(imports.dataAccess, vcpu, bytes, write);
+    });
+  }
+
   const userBit = (vcpu: Expression): Expression => vcpu.load('i32.load', state.CPL).eq(3).shl(1);
 
   /**
@@ -288,7 +308,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
   {
     const f = fillQuiet;
     const [vcpu, address, bytes, write] = [0, 1, 2, 3].map((i) => f.parameter(i));
-    f.if(address.wrap().and(0xfff).add(bytes).gtU(4096), () => f.return(MMIO));
+    f.if(address.wrap().and(0xfff).add(bytes).gtU(4096).or(watchesData(vcpu)), () => f.return(MMIO));
     // Where alignment is checked no access may find its way into the TLB.
     const checked = vcpu.load('i32.load', state.TLB_SLOT).add(L.CHECKED_CONTEXT * L.CONTEXT_SIZE);
     f.if(vcpu.load('i32.load', state.TLB_BASE).eq(checked), () => f.return(MMIO));
@@ -319,6 +339,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.store('i32.store', vcpu, op, state.CURRENT_OP);
     const access = f.let(modify.or(userBit(vcpu)));
     f.call(alignment, vcpu, address, bytes);
+    f.call(watch, vcpu, address, bytes, modify);
     const inPage = f.let(i32(4096).sub(address.wrap().and(0xfff)));
     const bounce = f.let(vcpu.add(state.BOUNCE));
     f.if(
@@ -350,6 +371,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.store('i32.store', vcpu, op, state.CURRENT_OP);
     const access = f.let(userBit(vcpu).or(Access.write));
     f.call(alignment, vcpu, address, bytes);
+    f.call(watch, vcpu, address, bytes, i32(1));
     const inPage = f.let(i32(4096).sub(address.wrap().and(0xfff)));
     const bounce = f.let(vcpu.add(state.BOUNCE));
     const put = (linear: Expression, from: Expression, count: Expression): void => {
@@ -381,8 +403,8 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     const f = bulk;
     const [vcpu, op, address, write] = [0, 1, 2, 3].map((i) => f.parameter(i));
     f.store('i32.store', vcpu, op, state.CURRENT_OP);
-    // Alignment is checked by elements.
-    f.if(checksAlignment(vcpu), () => f.return(MMIO));
+    // Alignment is checked, and data watched, by elements.
+    f.if(checksAlignment(vcpu).or(watchesData(vcpu)), () => f.return(MMIO));
     f.return(f.call(fill, vcpu, address, userBit(vcpu).or(write)));
   }
 

@@ -10,8 +10,11 @@ import { instruction } from './instruction.ts';
 import type { Operand, Semantics } from './semantics.ts';
 
 const UNDEFINED_OPCODE = 6;
+const TF = 1 << 8;
 const IF = 1 << 9;
+const VM = 1 << 17;
 const AC = 1 << 18;
+const CR4_UMIP = 1 << 11;
 const RF = 1 << 16;
 /** Attributes of the flat segments that SYSCALL and SYSRET load: present code (64-bit) and data. */
 const CODE64 = 0x00a0_9b00;
@@ -66,6 +69,16 @@ instruction('OUT', ['E7 Ib eAX', 'EF DX eAX'], {}, (x, port) => portOut(x, port.
 
 // --- Control and debug registers -----------------------------------------------------------------
 
+/** #GP(0) where CR4.UMIP keeps user mode from what SGDT and its like tell. */
+function mayTellAboutSystem(x: Semantics): void {
+  x.f.if(x.state32(state.CR4).and(CR4_UMIP).nonZero().and(x.state32(state.CPL).nonZero()), () => x.raiseWithCode(13, 0));
+}
+
+/** #UD in real and virtual-8086 mode, where there are no descriptors. */
+function requireDescriptors(x: Semantics): void {
+  x.f.if(x.state32(state.CR0).and(1).eqz().or(x.state32(state.RFLAGS).and(VM)), () => x.raise(UNDEFINED_OPCODE));
+}
+
 /** 64 bits in 64-bit mode, else 32. */
 const fullWidth = (x: Semantics): 64 | 32 => (x.longMode ? 64 : 32);
 const general = (x: Semantics, operand: Operand): Expression => (fullWidth(x) === 64 ? operand.unsigned() : operand.unsigned().zeroExtend(32));
@@ -92,8 +105,14 @@ instruction('CLTS', '0F 06', { ends: 'block', modal: true }, (x) => {
   x.setState64(state.CR0, x.state64(state.CR0).and(~8));
   x.leave();
 });
-instruction('SMSW', '0F 01/4 Ev ; reg', { access: 'w' }, (x, target) => target.write(x.state64(state.CR0)));
-instruction('SMSW', '0F 01/4 Ew ; mem', { access: 'w' }, (x, target) => target.write(x.state64(state.CR0)));
+instruction('SMSW', '0F 01/4 Ev ; reg', { access: 'w' }, (x, target) => {
+  mayTellAboutSystem(x);
+  target.write(x.state64(state.CR0));
+});
+instruction('SMSW', '0F 01/4 Ew ; mem', { access: 'w' }, (x, target) => {
+  mayTellAboutSystem(x);
+  target.write(x.state64(state.CR0));
+});
 instruction('LMSW', '0F 01/6 Ew', { ends: 'block', modal: true }, (x, source) => {
   x.requirePrivilege();
   x.setArgument(0, source.unsigned());
@@ -212,8 +231,12 @@ instruction('SYSRET', ['0F 07 ; o64 s64', '0F 07 ; o64 s32', '0F 07 ; o64 s16'],
     return x.leaveAtRip();
   }
   // Interrupts are likely enabled again now.
-  x.f.if(x.state32(state.EVENT_PENDING), () => x.leaveAtRip());
+  x.f.if(x.state32(state.EVENT_PENDING).or(flags.wrap().and(TF)), () => x.leaveAtRip());
   x.goTo(rip);
+});
+instruction('SYSRET', '0F 07 ; n64', { ends: 'block', modal: true }, (x) => {
+  x.helper('sysret_legacy');
+  x.leaveAtRip();
 });
 for (const [name, encoding] of [['SYSENTER', '0F 34'], ['SYSEXIT', '0F 35']] as const) {
   instruction(name, encoding, { ends: 'block', modal: true }, (x) => {
@@ -330,7 +353,8 @@ for (const [name, number, encoding] of [
 }
 
 for (const [digit, name, base, limit] of [[0, 'GDT', state.GDTR_BASE, state.GDTR_LIMIT], [1, 'IDT', state.IDTR_BASE, state.IDTR_LIMIT]] as const) {
-  instruction(`S${name}`, `0F 01/${digit} M ; mem`, { modal: true }, (x, memory) => {
+  instruction(`S${name}`, `0F 01/${digit} M ; mem`, { modal: true, access: 'w' }, (x, memory) => {
+    mayTellAboutSystem(x);
     const address = memory.linear();
     const bits = fullWidth(x);
     // Both halves are checked for writing before either is stored.
@@ -350,12 +374,17 @@ for (const [digit, name, base, limit] of [[0, 'GDT', state.GDTR_BASE, state.GDTR
   });
 }
 for (const [digit, name, segment] of [[0, 'SLDT', state.LDTR], [1, 'STR', state.TR]] as const) {
-  const read = (x: Semantics, target: Operand): void => target.write(apply('i64.extend_i32_u', x.state32(segment + state.SEGMENT_SELECTOR)));
+  const read = (x: Semantics, target: Operand): void => {
+    requireDescriptors(x);
+    mayTellAboutSystem(x);
+    target.write(apply('i64.extend_i32_u', x.state32(segment + state.SEGMENT_SELECTOR)));
+  };
   instruction(name, `0F 00/${digit} Ev ; reg`, { access: 'w' }, read);
   instruction(name, `0F 00/${digit} Ew ; mem`, { access: 'w' }, read);
 }
 for (const [digit, name] of [[2, 'lldt'], [3, 'ltr']] as const) {
   instruction(name.toUpperCase(), `0F 00/${digit} Ew`, {}, (x, source) => {
+    requireDescriptors(x);
     x.requirePrivilege();
     x.setArgument(0, source.unsigned());
     x.helper(name);
@@ -377,6 +406,16 @@ for (const [opcode, name] of [['02', 'lar'], ['03', 'lsl']] as const) {
     x.setStatusFlags(x.statusFlags().and(~0x40).or(select(found, i64(0x40), i64(0))));
   });
 }
+
+// The selector's privilege becomes at least the second operand's.
+instruction('ARPL', '63 Ew Gw ; n64', { access: 'mr' }, (x, target, source) => {
+  requireDescriptors(x);
+  const selector = target.unsigned();
+  const wanted = x.f.let(source.unsigned().and(3));
+  const lower = x.f.let(selector.and(3).ltU(wanted));
+  target.write(select(lower, selector.and(~3).or(wanted), selector));
+  x.setStatusFlags(x.statusFlags().and(~0x40).or(select(lower, i64(0x40), i64(0))));
+});
 
 // --- Virtualisation and waiting ----------------------------------------------------------------------
 

@@ -52,7 +52,6 @@ export class VirtualCpu {
   private windowRequested = false;
   /** An exit is being handled: what happens meanwhile needs no kick. */
   private inExit = false;
-  private nmiBlocked = false;
 
   constructor(parts: VirtualCpuParts) {
     this.parts = parts;
@@ -228,11 +227,10 @@ export class VirtualCpu {
     if (events & PendingEvent.startUp) apic.takeStartUp();
     if (events & PendingEvent.smi) apic.takeSmi();
     let delivered = false;
-    if (events & PendingEvent.nmi && !this.nmiBlocked && apic.takeNmi()) {
+    if (events & PendingEvent.nmi && !vcpu.get32(state.NMI_BLOCKED) && apic.takeNmi()) {
       parts.counters.nmiInjected(index);
-      this.nmiBlocked = true;
+      vcpu.set32(state.NMI_BLOCKED, 1);
       deliver(vcpu, Vector.nmi, -1, 'external');
-      this.nmiBlocked = false;
       delivered = true;
     } else if (this.hasInterrupt()) {
       if (vcpu.interruptsEnabled) {

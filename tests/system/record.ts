@@ -7,10 +7,9 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { runGuest } from './run-guest.ts';
 
-const directory = fileURLToPath(new URL('guests/', import.meta.url));
+const directory = join(process.cwd(), 'tests/system/guests');
 
 function qemu(kernel: string): string[] | undefined {
   const log = join(mkdtempSync(join(tmpdir(), 'guest-')), 'console');

@@ -1,5 +1,6 @@
 /** Runs a multiboot guest on a machine of its own, to its end by isa-debug-exit. */
 
+import { MAX_CPU_MODEL } from '../../src/cpu/cpu-model.ts';
 import { KVM_OFF } from '../../src/kvm/features.ts';
 import { Machine } from '../../src/machine/machine.ts';
 
@@ -14,7 +15,7 @@ export interface GuestRun {
 }
 
 export function runGuest(kernel: Uint8Array): GuestRun {
-  const machine = new Machine({ memoryBytes: MEMORY_BYTES, vcpus: 1, kernel, kvm: KVM_OFF, testDevice: true });
+  const machine = new Machine({ memoryBytes: MEMORY_BYTES, vcpus: 1, kernel, kvm: KVM_OFF, cpu: MAX_CPU_MODEL, testDevice: true });
   let output = '';
   machine.debugConsole.onOutput((bytes) => {
     output += Buffer.from(bytes).toString('latin1');
