@@ -124,6 +124,36 @@ const ALIASES: Record<string, string> = {
 interface Candidate {
   form: Form;
   digit: number;
+  /** The operands that are written, and which kinds of operand each can be: a first look, before anything is tried. */
+  specifications: readonly OperandSpecification[];
+  kinds: readonly number[];
+}
+
+const Kind = { general: 1, segment: 2, control: 4, debug: 8, mmx: 16, xmm: 32, x87: 64, memory: 128, immediate: 256, target: 512, far: 1024 } as const;
+
+function kindOf(operand: Operand): number {
+  if (typeof operand === 'string') return Kind.target;
+  if (typeof operand !== 'object' || operand.kind === 'address') return Kind.immediate;
+  return operand.kind === 'register' ? Kind[operand.class] : Kind[operand.kind];
+}
+
+function kindsOf({ code, size }: OperandSpecification): number {
+  switch (code) {
+    case 'E': return Kind.general | Kind.memory;
+    case 'W': return Kind.xmm | Kind.memory;
+    case 'Q': return Kind.mmx | Kind.memory;
+    case 'M': case 'O': return Kind.memory;
+    case 'V': case 'U': return Kind.xmm;
+    case 'P': case 'N': return Kind.mmx;
+    case 'S': return Kind.segment;
+    case 'C': return Kind.control;
+    case 'D': return Kind.debug;
+    case 'I': case 'sI': return size === 'p' ? Kind.far : Kind.immediate;
+    case '1': return Kind.immediate;
+    case 'J': return Kind.target;
+    case 'i': return Kind.x87;
+    default: return Kind.general;
+  }
 }
 
 const byName = new Map<string, Candidate[]>();
@@ -142,9 +172,11 @@ function buildNames(): void {
   if (byName.size) return;
   buildDecodeTables();
   const add = (name: string, form: Form, digit = Math.max(form.encoding.digit, 0)): void => {
+    const specifications = explicitOperands(form);
+    const candidate = { form, digit, specifications, kinds: specifications.map(kindsOf) };
     const list = byName.get(name);
-    if (list) list.push({ form, digit });
-    else byName.set(name, [{ form, digit }]);
+    if (list) list.push(candidate);
+    else byName.set(name, [candidate]);
   };
   for (const form of forms) {
     const name = formName(form);
@@ -210,8 +242,6 @@ function sizeBits(size: string, operandBits: number): number {
       return 128;
   }
 }
-
-const dependsOnSize = ({ size }: OperandSpecification): boolean => size !== '' && 'vzyp'.includes(size);
 
 const little = (value: number | bigint, bytes: number): number[] =>
   Array.from({ length: bytes }, (_, i) => Number((BigInt.asUintN(64, BigInt(value)) >> BigInt(8 * i)) & 0xffn));
@@ -353,7 +383,7 @@ class Attempt {
 
 /** Fits operands to a form at an operand size, and encodes. Undefined: they don't fit. */
 function encodeForm(
-  { form, digit }: Candidate,
+  { form, digit, specifications }: Candidate,
   operands: readonly Operand[],
   operandBits: number,
   bits: CodeBits,
@@ -361,7 +391,6 @@ function encodeForm(
 ): Encoded | undefined {
   const { encoding } = form;
   const { modifiers } = encoding;
-  const specifications = explicitOperands(form);
   const attempt = new Attempt(bits);
   const system = encoding.operands.some((o) => o.code === 'C' || o.code === 'D');
   const invpcid = form.instruction.mnemonic === 'INVPCID';
@@ -564,38 +593,34 @@ function withoutStackTop(form: Form, operands: readonly Operand[]): readonly Ope
 }
 
 /** Operand sizes to try. Undefined size of the operands leaves the default alone. */
-function operandSizes({ form }: Candidate, operands: readonly Operand[], bits: CodeBits): readonly number[] {
+function operandSizes({ form, specifications }: Candidate, operands: readonly Operand[], bits: CodeBits): readonly number[] {
   const {
+    instruction: { mnemonic, ends },
     encoding: { sized, vex, modifiers },
   } = form;
+  const legacy = bits === 16 ? 16 : 32;
   // A prefetch's operand has no size.
-  if (form.instruction.mnemonic === 'PREFETCH') return [bits === 16 ? 16 : 32];
-  if (!sized) return [bits === 16 ? 16 : 32];
+  if (!sized || mnemonic === 'PREFETCH') return [legacy];
   if (vex) return bits === 64 ? [32, 64] : [32];
   const fixed = [16, 32, 64].filter((size) => modifiers.has(`s${size}`));
-  if (fixed.length) return operands.length || fixed[0] !== 64 || bits === 64 ? fixed : [];
+  if (fixed.length) return fixed;
   const stack = modifiers.has('d64') && bits === 64;
-  const standard = stack ? 64 : bits === 16 ? 16 : 32;
-  const specifications = explicitOperands(form);
-  const pinned = operands.some(
-    (operand, i) =>
-      typeof operand === 'object' &&
-      operand.kind === 'register' &&
-      (dependsOnSize(specifications[i] ?? { code: '', size: '' }) || specifications[i]?.code === 'eAX'),
-  );
-  const memory = operands.find(isMemory);
-  const memoryAt = memory ? operands.indexOf(memory) : -1;
-  const free =
-    memory !== undefined &&
-    dependsOnSize(specifications[memoryAt] ?? { code: '', size: '' }) &&
-    (memory.bits !== 0 || !stack) &&
-    specifications[memoryAt].size !== 'p';
-  if (!pinned && !free && memory?.bits && specifications[memoryAt]?.size === 'p') return [memory.bits - 16];
-  if (!pinned && !free) return [standard];
   // A prefix that makes a near branch 16 bits wide is heeded by AMD's processors alone.
-  if (stack && form.instruction.ends === 'block') return [64];
-  // MOVSXD to 16 bits moves 16 on Intel's and 32 on AMD's processors.
-  if (form.instruction.mnemonic === 'MOVSXD') return [64, 32];
+  if (stack && ends === 'block') return [64];
+  let open = false;
+  for (const [i, operand] of operands.entries()) {
+    if (typeof operand !== 'object' || operand.kind === 'address' || operand.kind === 'far') continue;
+    const { code, size } = specifications[i];
+    const scales = size !== '' && 'vzy'.includes(size);
+    if (operand.kind === 'memory') {
+      if (size === 'p') return [operand.bits ? operand.bits - 16 : legacy];
+      if (scales) open ||= operand.bits !== 0 || !stack;
+    } else if (code === 'eAX' || size === 'v') {
+      // MOVSXD to 16 bits moves 16 on Intel's and 32 on AMD's processors.
+      return (mnemonic === 'MOVSXD' && operand.bits === 16) || (stack && operand.bits === 32) ? [] : [operand.bits];
+    } else open ||= scales;
+  }
+  if (!open) return [stack ? 64 : legacy];
   return stack ? [64, 16] : bits === 64 ? [32, 64, 16] : [32, 16];
 }
 
@@ -609,7 +634,6 @@ export function encode(name: string, operands: readonly Operand[], bits: CodeBit
   buildNames();
   const candidates = byName.get(name);
   if (!candidates) throw new Error(`no instruction ${name}`);
-  const text = `${name} ${operands.map(operandText).join(', ')}`.trim();
   const found: { encoded: Encoded; memoryBits: number }[] = [];
   const orders = COMMUTATIVE.has(name) && operands.length === 2 ? [operands, [operands[1], operands[0]]] : [operands];
   for (const order of orders) {
@@ -620,20 +644,21 @@ export function encode(name: string, operands: readonly Operand[], bits: CodeBit
       const implied = IMPLIED[encodingText];
       if (implied && (order.length !== implied.length || order.some((operand, i) => operand !== implied[i]))) continue;
       const written = implied ? [] : withoutStackTop(form, order);
-      if (!written) continue;
+      if (written?.length !== candidate.kinds.length || !written.every((operand, i) => kindOf(operand) & candidate.kinds[i])) continue;
       for (const operandBits of operandSizes(candidate, written, bits)) {
-        if (operandBits === 64 && bits !== 64) continue;
+        if (operandBits === 8 || (operandBits === 64 && bits !== 64)) continue;
         const encoded = encodeForm(candidate, written, operandBits, bits, prefixes);
         if (!encoded) continue;
-        const size = explicitOperands(form)[written.findIndex((operand) => isMemory(operand) && operand.bits === 0)]?.size;
+        const size = candidate.specifications[written.findIndex((operand) => isMemory(operand) && operand.bits === 0)]?.size;
         const open = size !== undefined && size !== 'p' && !name.startsWith('prefetch');
         found.push({ encoded, memoryBits: open ? vectorMemoryBits(form, sizeBits(size, operandBits)) : 0 });
       }
     }
   }
-  if (!found.length) throw new Error(`no encoding of ${text} in ${bits}-bit code`);
+  const text = (): string => `${name} ${operands.map(operandText).join(', ')}`.trim();
+  if (!found.length) throw new Error(`no encoding of ${text()} in ${bits}-bit code`);
   if (new Set(found.map(({ memoryBits }) => memoryBits)).size > 1)
-    throw new Error(`${text}: the size of the memory operand is open`);
+    throw new Error(`${text()}: the size of the memory operand is open`);
   // Among equals a sign-extended byte, as every assembler has it; then the definitions' order.
   const extends8 = ({ form }: Encoded): number => (form.encoding.operands.some(({ code }) => code === 'sI') ? 0 : 1);
   return found.map(({ encoded }) => encoded).sort((a, b) => a.bytes.length - b.bytes.length || extends8(a) - extends8(b));
