@@ -10,12 +10,18 @@ beforeEach(() => {
   ports = new Bus('ports');
   mmio = new Bus('MMIO');
   events = [];
-  attachTestDevice(ports, mmio, Array.from({ length: 24 }, (_, line) => ({ set: (asserted: boolean) => void events.push([line, asserted]) })));
+  attachTestDevice(
+    ports,
+    mmio,
+    Array.from({ length: 24 }, (_, line) => ({ set: (asserted: boolean) => void events.push([line, asserted]) })),
+  );
 });
 
 it('the latch keeps a double word and gives back each part of it', () => {
   ports.write(LATCH_PORT, 4, 0x8765_4321);
-  expect([ports.read(LATCH_PORT, 4), ports.read(LATCH_PORT + 1, 2), ports.read(LATCH_PORT + 3, 1)]).toEqual([0x8765_4321, 0x6543, 0x87]);
+  expect([ports.read(LATCH_PORT, 4), ports.read(LATCH_PORT + 1, 2), ports.read(LATCH_PORT + 3, 1)]).toEqual([
+    0x8765_4321, 0x6543, 0x87,
+  ]);
   ports.write(LATCH_PORT + 1, 1, 0xff);
   expect(ports.read(LATCH_PORT, 4)).toBe(0x8765_ff21);
 });
@@ -29,7 +35,11 @@ it('each line follows its port, whatever the width', () => {
   ports.write(LINES_PORT + 5, 1, 1);
   ports.write(LINES_PORT + 23, 4, 1);
   ports.write(LINES_PORT + 5, 4, 0);
-  expect(events).toEqual([[5, true], [23, true], [5, false]]);
+  expect(events).toEqual([
+    [5, true],
+    [23, true],
+    [5, false],
+  ]);
   expect([ports.read(LINES_PORT + 5, 1), ports.read(LINES_PORT + 23, 1)]).toEqual([0, 1]);
 });
 
