@@ -76,6 +76,20 @@ export {
 } from './trace/tracepoints.ts';
 
 // Guests
+// The guest's side of the optimisation: APIC drivers as machine code, and a tiny kernel around them
+export {
+  compareObjdumps,
+  DRIVER_NAMES,
+  type DriverName,
+  driverNamed,
+  EOI_STATES,
+  type EoiPath,
+  type EoiState,
+  eoiPaths,
+  type ListedMethod,
+  METHODS,
+  objdump,
+} from './guest/index.ts';
 export { buildInitramfs, busyboxApplets, type FileContent, type InitramfsOptions } from './guest-files/initramfs.ts';
 export { DEFAULT_LOAD, SHELL_INIT, WORKLOAD_INIT } from './guest-files/init-scripts.ts';
 

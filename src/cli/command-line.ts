@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander';
 import { UserError, VERSION, WorkloadError } from '../index.ts';
 import { bootCommand } from './boot-command.ts';
 import { compareCommand } from './compare-command.ts';
+import { objdumpCommand } from './objdump-command.ts';
 import { traceCommand } from './trace-command.ts';
 
 const USER_ERROR_STATUS = 2;
@@ -13,7 +14,8 @@ const HELP = `
 Examples:
   exitless boot                 Debian's kernel to a shell, here on the terminal
   exitless compare              what PV EOI saves, measured on the same kernel
-  exitless trace -o trace.txt   every exit and interrupt of it, as ftrace prints them`;
+  exitless trace -o trace.txt   every exit and interrupt of it, as ftrace prints them
+  exitless objdump --driver flat --state callback,pv-eoi`;
 
 /** `onStatus` is told by a command how it ended. */
 function createProgram(onStatus: (status: number) => void): Command {
@@ -26,6 +28,7 @@ function createProgram(onStatus: (status: number) => void): Command {
   bootCommand(program, onStatus);
   compareCommand(program);
   traceCommand(program, onStatus);
+  objdumpCommand(program);
   for (const command of [program, ...program.commands]) {
     command.exitOverride();
     command.allowExcessArguments(false);
