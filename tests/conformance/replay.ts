@@ -18,21 +18,13 @@ export interface ConformanceTarget {
 }
 
 export interface ComparisonPolicy {
-  /**
-   * The six sticky exception flags of MXCSR: compared, compared only where an exception is unmasked, or left out together
-   * with the vectors that end in #XM.
-   */
-  mxcsrFlags: 'exact' | 'unmasked' | 'ignore';
+  /** The six sticky exception flags of MXCSR: compared, or left out together with the vectors that end in #XM. */
+  mxcsrFlags: 'exact' | 'ignore';
   /** Vectors that this rejects are counted as skipped. */
   accepts?: (vector: Vector) => boolean;
 }
 
 export const EXACT: ComparisonPolicy = { mxcsrFlags: 'exact' };
-
-/** Whether MXCSR lets an exception through. */
-function unmasksException({ input }: Vector): boolean {
-  return (input.registers[Word.mxcsr] & MXCSR_MASKS) !== MXCSR_MASKS;
-}
 
 export interface Difference {
   what: string;
@@ -47,7 +39,6 @@ export interface Mismatch {
 }
 
 const MXCSR_FLAGS = 0x3fn;
-const MXCSR_MASKS = MXCSR_FLAGS << 7n;
 const SIMD_EXCEPTION = 19;
 const hex = (value: bigint, digits = 16): string => value.toString(16).padStart(digits, '0');
 
@@ -134,8 +125,7 @@ export function compareOutcome(vector: Vector, actual: Outcome, policy: Comparis
         if ((want & mask) === (have & mask)) continue;
         differences.push({ ...entry, expected: nameFlags(want & mask), actual: nameFlags(have & mask) });
       } else if (word === Word.mxcsr) {
-        const exact = policy.mxcsrFlags === 'exact' || (policy.mxcsrFlags === 'unmasked' && unmasksException(vector));
-        if (exact || (want | MXCSR_FLAGS) !== (have | MXCSR_FLAGS)) differences.push(entry);
+        if (policy.mxcsrFlags === 'exact' || (want | MXCSR_FLAGS) !== (have | MXCSR_FLAGS)) differences.push(entry);
       } else if (word < Word.rip && !expected.fault && loose.results === 'any') continue;
       else if (isXmm(word) && loose.results === 'approximate' && approximatelyEqual(want, have)) continue;
       else if (loose.results === 'last place' && sameToTheLastPlace(word, expected.registers, actual.registers)) continue;

@@ -8,7 +8,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { formatCoverage, measureCoverage } from './coverage.ts';
 import { EngineTarget } from './engine-target.ts';
-import { formatSummary, replay } from './replay.ts';
+import { EXACT, formatSummary, replay } from './replay.ts';
 
 const VECTORS = resolve('tests/conformance/vectors');
 
@@ -26,11 +26,11 @@ function main(args: string[]): number {
   const target = new EngineTarget();
   const total = { vectors: 0, mismatches: 0 };
   files.forEach((file, i) => {
-    const summary = replay(file, target, { mxcsrFlags: 'unmasked' });
+    const summary = replay(file, target, EXACT);
     total.vectors += summary.vectors;
     total.mismatches += summary.mismatchCount;
     const counts = [summary.vectors, summary.forms.size, summary.mismatchCount].map((count) => String(count).padStart(6));
-    console.log(`${chosen[i].padEnd(12)} ${counts[0]} vectors ${counts[1]} forms ${counts[2]} mismatches`);
+    console.log(`${chosen[i].padEnd(16)} ${counts[0]} vectors ${counts[1]} forms ${counts[2]} mismatches`);
     if (summary.mismatchCount) console.log(formatSummary(summary));
   });
   console.log(`${total.vectors} vectors replayed, ${total.mismatches} mismatches`);
