@@ -76,6 +76,7 @@ export {
 } from './trace/tracepoints.ts';
 
 // Guests
+export { CPU_FEATURES, CPU_MODELS, type CpuModel, DEFAULT_CPU_MODEL, parseCpuModel } from './cpu/cpu-model.ts';
 // The guest's side of the optimisation: APIC drivers as machine code, and a tiny kernel around them
 export {
   compareObjdumps,

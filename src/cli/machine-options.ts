@@ -6,7 +6,10 @@ import {
   buildInitramfs,
   COST_PROFILES,
   type CostProfile,
+  CPU_MODELS,
+  type CpuModel,
   DEFAULT_COST_PROFILE,
+  DEFAULT_CPU_MODEL,
   DEFAULT_LOAD,
   KVM_FEATURES,
   KVM_ON,
@@ -16,7 +19,7 @@ import {
   WORKLOAD_INIT,
 } from '../index.ts';
 import { debianGuestFiles, type GuestFiles, readInput } from '../platform/node/index.ts';
-import { choice, costProfile, kvmFeatures, memorySize, seedValue, vcpuCount, wholeNumber } from './option-values.ts';
+import { choice, costProfile, cpuModel, kvmFeatures, memorySize, seedValue, vcpuCount, wholeNumber } from './option-values.ts';
 
 /** What commander makes of the shared options. */
 export interface SharedOptions {
@@ -30,6 +33,7 @@ export interface SharedOptions {
   cost: CostProfile;
   seed: number;
   jit: 'on' | 'off';
+  cpu: CpuModel;
   load: number;
 }
 
@@ -55,6 +59,14 @@ export function addSharedOptions(command: Command, { smp, boot, append, guest }:
     )
     .option('--append <text>', `the kernel's command line (default: "${append}")`)
     .addOption(new Option('--smp <n>', 'number of vCPUs').argParser(vcpuCount).default(smp))
+    .addOption(
+      new Option(
+        '--cpu <model>',
+        `processor model and changes to it, like x86-64-v2,+bmi2,-pcid; models: ${[...CPU_MODELS.keys()].join(', ')}`,
+      )
+        .argParser(cpuModel)
+        .default(DEFAULT_CPU_MODEL, DEFAULT_CPU_MODEL.name),
+    )
     .addOption(
       new Option('--memory <size>', 'guest RAM, like 256M or 1G')
         .argParser(memorySize)
@@ -146,6 +158,7 @@ export async function loadGuest(
       append,
       boot: options.boot,
       cost: options.cost,
+      cpu: options.cpu,
       jit: options.jit === 'on',
     },
   };

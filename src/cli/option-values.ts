@@ -14,6 +14,8 @@ import {
   TRACEPOINTS,
   type TracepointName,
   UserError,
+  type CpuModel,
+  parseCpuModel,
 } from '../index.ts';
 import { fileErrorReason } from '../platform/node/index.ts';
 
@@ -70,6 +72,7 @@ export function choice<Value extends string>(option: string, values: readonly Va
   };
 }
 
+export const cpuModel = (text: string): CpuModel => valueOf(parseCpuModel(text));
 export const kvmFeatures = (text: string): KvmFeatureSet => valueOf(parseKvmFeatures(text));
 export const strategyList = (text: string): Strategy[] => valueOf(parseStrategies(text), '--strategy: ');
 
