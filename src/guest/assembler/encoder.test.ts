@@ -611,6 +611,7 @@ describe('the lists of names', () => {
         "INSD 6D Yz ; s64",
         "OUTSD 6F Xz ; s64",
         "SYSRET 0F 07 ; o64 s16",
+        "SYSRET 0F 07 ; n64",
         "FXCH DD C8+ i",
         "FXCH DF C8+ i",
         "FSTPNCE D9 D8+ i",
