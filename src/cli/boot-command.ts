@@ -18,13 +18,21 @@ interface BootCommandOptions extends SharedOptions {
   json?: string;
 }
 
+/** Ctrl-D. */
+const END_OF_TRANSMISSION = 4;
+/**
+ * A pipe that ended stays at its end, but a terminal's Ctrl-D is read once, and lost on a shell that is just starting. So it is
+ * typed anew whenever the guest has been silent for so long.
+ */
+const SILENCE_NANOSECONDS = 1e9;
+
 const DEFAULTS: SharedDefaults = { smp: 1, boot: 'auto', append: 'console=ttyS0', guest: 'shell' };
 
 const HELP = `
 Without --kernel, boots Debian's cloud kernel to a busybox shell. On the console:
 ${ESCAPE_HELP.map((line) => `  ${line}`).join('\n')}
 
-Input may be a pipe; at its end the guest gets Ctrl-D.
+Input may be a pipe; after its end the guest gets Ctrl-D when it is silent.
 
 Exit status: 0 power-off, 3 reboot, 4 panic, 5 triple fault, 6 hung, 7 emulation failure, ${TIMEOUT_STATUS} timeout;
 what the guest writes to port 0xf4 gives its own. 2 is a mistake in what was given, 1 one of ours.
@@ -61,6 +69,8 @@ async function boot(options: BootCommandOptions): Promise<number> {
   const machine = new Machine({ ...guest.machine, apic, kvm, seed, realtime });
 
   let leaving = false;
+  /** When the guest last printed, or was told that there is no more input. */
+  let lastNanoseconds = 0;
   const terminal = new TerminalConsole({
     onInput: (bytes) => machine.serial.write(bytes),
     onLeave: () => {
@@ -68,12 +78,23 @@ async function boot(options: BootCommandOptions): Promise<number> {
     },
     onStatistics: () => terminal.notice(formatCounters(machine.counters())),
   });
-  machine.serial.onOutput((bytes) => terminal.write(bytes));
+  machine.serial.onOutput((bytes) => {
+    lastNanoseconds = machine.nowNanoseconds;
+    terminal.write(bytes);
+  });
+  const repeatEndOfInput = (): void => {
+    if (!terminal.inputHasEnded || machine.nowNanoseconds < lastNanoseconds + SILENCE_NANOSECONDS) return;
+    lastNanoseconds = machine.nowNanoseconds;
+    machine.serial.write(Uint8Array.of(END_OF_TRANSMISSION));
+  };
   try {
     const end = await runMachine(machine, {
       realtime,
       timeoutSeconds: options.timeout,
-      pause: (milliseconds) => terminal.pause(milliseconds),
+      pause: (milliseconds) => {
+        repeatEndOfInput();
+        return terminal.pause(milliseconds);
+      },
       shouldLeave: () => leaving,
     });
     terminal.close();

@@ -7,7 +7,6 @@ import { once } from 'node:events';
 import { writeSync } from 'node:fs';
 import { ESCAPE_HELP, EscapeKey } from './escape-key.ts';
 
-const END_OF_TRANSMISSION = 4;
 const SIGNALS = ['SIGTERM', 'SIGHUP', 'SIGINT'] as const;
 
 export interface ConsoleOptions {
@@ -20,6 +19,8 @@ export interface ConsoleOptions {
 
 export class TerminalConsole {
   readonly isTerminal: boolean;
+  /** Nothing more will be typed: input was a pipe or a file. */
+  inputHasEnded = false;
   private readonly options: ConsoleOptions;
   private readonly escape = new EscapeKey();
   /** Set while somebody waits for input. */
@@ -97,10 +98,8 @@ export class TerminalConsole {
     this.wake?.();
   };
 
-  /** Piped input ends as a terminal's does, with Ctrl-D: a shell that reads it then ends, too. */
   private readonly inputEnded = (): void => {
-    this.options.onInput(Uint8Array.of(END_OF_TRANSMISSION));
-    this.hasInput = true;
+    this.inputHasEnded = true;
     this.wake?.();
   };
 
