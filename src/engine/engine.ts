@@ -21,6 +21,9 @@ import * as L from './layout.ts';
 
 const PAGE = 4096;
 const PCID_MASK = 0xfffn;
+/** Nested faults that real programs have at most, and what one more costs in instructions. */
+const MOST_FRUITLESS_FAULTS = 64;
+const FRUITLESS_FAULT_COST = 64;
 const TRAP_FLAG = 1 << 8;
 const RESUME_FLAG = 1 << 16;
 /** Thrown through generated code: the instruction has met a breakpoint and is begun again, by itself. */
@@ -60,6 +63,9 @@ export class Engine implements Mmu {
   compilesSteps = false;
   /** In `stepInstruction`, and there met with a software interrupt. */
   private stepping = false;
+  /** Faults in a row without an instruction between them, and what was retired at the last. */
+  private fruitlessFaults = 0;
+  private retiredAtFault = -1;
   /** In `step`: breakpoints that are met are noted. */
   private debugging = false;
   private interrupted = false;
@@ -237,7 +243,10 @@ export class Engine implements Mmu {
     const start = vcpu.rip;
     if (words[(vcpu.base + state.BREAKPOINTS) >> 2] & state.CODE_BREAKPOINTS && !(flags & RESUME_FLAG)) {
       const found = unit.atInstruction(this.codeAddress(vcpu, start));
-      if (found) return this.debugException(vcpu, found, 'fault');
+      if (found) {
+        this.debugException(vcpu, found, 'fault');
+        return this.noteFault(vcpu);
+      }
     }
     this.debugging = true;
     this.interrupted = false;
@@ -338,6 +347,15 @@ export class Engine implements Mmu {
   private faulted(vcpu: Vcpu): void {
     this.unwind(vcpu);
     deliver(vcpu, FAULT.vector, FAULT.code, 'fault');
+    this.noteFault(vcpu);
+  }
+
+  /** A handler that faults at once may go on for ever without an instruction retired: from some point on its faults cost the budget. */
+  private noteFault(vcpu: Vcpu): void {
+    const retired = this.retired(vcpu);
+    this.fruitlessFaults = retired === this.retiredAtFault ? this.fruitlessFaults + 1 : 0;
+    if (this.fruitlessFaults >= MOST_FRUITLESS_FAULTS) this.words[(vcpu.base + state.BUDGET) >> 2] -= FRUITLESS_FAULT_COST;
+    this.retiredAtFault = this.retired(vcpu);
   }
 
   /** Back to where the instruction began that CURRENT_OP names, unless it is 0; what the block paid for and did not run is given back. */
