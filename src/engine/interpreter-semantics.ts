@@ -57,6 +57,8 @@ export const HOT = 8000;
 type Access = 'r' | 'w' | 'm';
 
 const TRAP_FLAG = 1 << 8;
+/** In instructions. */
+const RESTART_COST = 1024;
 const EXCEPTION_UD = 6;
 const EXCEPTION_NM = 7;
 const EXCEPTION_GP = 13;
@@ -727,6 +729,13 @@ export class InterpreterSemantics implements Semantics {
   leave(): void {
     this.setState64(state.RIP, this.nextIp());
     this.leaveAtRip();
+  }
+
+  restart(): void {
+    // The rest of the block has not run; the work done so far has its price, so that the budget bounds it.
+    this.setState32(state.BUDGET, this.state32(state.BUDGET).add(this.op.load('i32.load16_s', L.OP_REMAINING)).sub(RESTART_COST));
+    this.setState64(state.RIP, this.ip());
+    this.f.return();
   }
 
   leaveAtRip(): void {

@@ -258,6 +258,7 @@ class FlatSemantics implements Partial<Semantics> {
   argument(index: number) { return this.state64(state.ARGUMENT + 8 * index); }
   setArgument(index: number, value: Expression) { this.setState64(state.ARGUMENT + 8 * index, value); }
   leave() { this.f.return(); }
+  restart() { this.f.unreachable(); }
   leaveAtRip() { this.f.return(); }
   continueAtRip() { this.f.return(); }
 }

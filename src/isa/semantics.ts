@@ -185,6 +185,8 @@ export interface Semantics {
   updateTranslation(): void;
   /** Leaves to the run loop after this instruction; RIP is the next one. For instructions with `ends: 'block'`. */
   leave(): void;
+  /** Leaves to the run loop, which runs this instruction again if nothing else is due: registers say how far it has got. */
+  restart(): void;
   /** Leaves to the run loop; RIP was set by a helper. */
   leaveAtRip(): void;
   /** As `leaveAtRip`, but goes on at the new RIP at once where nothing is pending. */

@@ -25,13 +25,29 @@ const advance = (register: Operand, bytes: Expression): void => register.write(r
 /** ±size by DF. */
 const step = (x: Semantics, bits: number): Expression => x.f.let(x.direction().mul(bits / 8));
 
+/** Rounds (elements, or pieces within a page) that an instruction goes before it looks whether something else is due. */
+const MOST_ROUNDS = 65_536;
+
+/** Counts rounds: true (i32) once there have been too many. */
+function roundCounter(x: Semantics): () => Expression {
+  const { f } = x;
+  const rounds = f.local('i32');
+  f.set(rounds, 0);
+  return () => {
+    f.set(rounds, f.get(rounds).add(1));
+    return f.get(rounds).gtU(MOST_ROUNDS);
+  };
+}
+
 /** Runs `body` once, or with a repeat prefix as long as RCX lasts; `done` is called after the last iteration. */
 function repeated(x: Semantics, body: (again: () => void) => void): void {
   const { f } = x;
   if (x.repeat === 'none') return body(() => {});
+  const rounds = roundCounter(x);
   f.block((end) => {
     f.loop((loop) => {
       f.branchIf(end, count(x).unsigned().eqz());
+      f.if(rounds(), () => x.restart());
       body(() => f.branch(loop));
       f.branch(loop);
     });
@@ -170,12 +186,15 @@ for (const [suffix, bits, offset, size, modifier] of SIZES) {
       return flags();
     }
     f.if(count(x).unsigned().nonZero(), () => {
+      const rounds = roundCounter(x);
       f.loop((loop) => {
         once();
         countDown(x);
         flags();
         const equal = f.get(a).eq(f.get(b));
-        f.branchIf(loop, (x.repeat === 'rep' ? equal : equal.eqz()).and(count(x).unsigned().nonZero()));
+        const goesOn = f.let((x.repeat === 'rep' ? equal : equal.eqz()).and(count(x).unsigned().nonZero()));
+        f.if(rounds().and(goesOn), () => x.restart());
+        f.branchIf(loop, goesOn);
       });
     });
   };
