@@ -160,6 +160,8 @@ export class Engine implements Mmu {
       while (words[(base + state.ACTIVITY) >> 2] === Activity.running) {
         try {
           if (words[(base + state.INTERRUPT_SHADOW) >> 2] !== 0) {
+            // The shadow waits for the next slice: a program of nothing but MOV SS is no exception.
+            if (words[budgetWord] <= 0) break;
             words[(base + state.INTERRUPT_SHADOW) >> 2] = 0;
             this.step(vcpu);
           } else {
