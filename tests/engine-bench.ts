@@ -315,7 +315,7 @@ export class EngineBench {
       model,
       readTsc: (vcpu) => {
         this.onAsked(vcpu);
-        return this.engine.retired(vcpu) - this.retiredAtReset[vcpu.index];
+        return BigInt(this.engine.retired(vcpu) - this.retiredAtReset[vcpu.index]);
       },
       portRead: (_vcpu, port, bytes) => {
         log(`in ${bytes} @${port.toString(16)}`);
@@ -340,7 +340,7 @@ export class EngineBench {
       halt: (vcpu) => {
         vcpu.activity = Activity.halted;
       },
-      writeBackInvalidate: () => {},
+      intercepted: () => {},
       random: () => 0x1234n,
       deliverEvent: (vcpu) => {
         const vector = this.pending[vcpu.index];

@@ -166,9 +166,12 @@ export function resetVcpu(vcpu: Vcpu, init: boolean): void {
   const keep = init ? memory.bytes.slice(base + state.XMM, base + state.SEGMENT) : undefined;
   const msrs = init ? [state.STAR, state.LSTAR, state.CSTAR, state.SFMASK, state.KERNEL_GS_BASE, state.TSC_AUX, state.SYSENTER_CS, state.SYSENTER_ESP, state.SYSENTER_EIP, state.PAT, state.XCR0, state.TSC_OFFSET, state.CHARGED].map((o) => [o, vcpu.get64(o)] as const) : [];
   const contexts = vcpu.get32(state.TLB_SLOT);
+  // What is left of the slice is none of the guest's.
+  const budget = vcpu.get32(state.BUDGET);
   memory.bytes.fill(0, base, base + state.VCPU_STATE_SIZE);
   vcpu.set32(state.TLB_SLOT, contexts);
   vcpu.set32(state.TLB_BASE, contexts);
+  vcpu.set32(state.BUDGET, budget);
   if (keep) memory.bytes.set(keep, base + state.XMM);
   else {
     vcpu.set32(state.MXCSR, 0x1f80);

@@ -59,6 +59,9 @@ export class Engine implements Mmu {
   /** What is left of the slice while a single instruction is run. */
   private stepReserve = 0;
   private exitRequested = false;
+  /** Operation that leaves in place of what its handler does; 0 is none. */
+  private exitOp = 0;
+  private exitHandler = 0;
   /** Single steps run compiled code, as far as there is any: what conformance tests of the JIT want. */
   compilesSteps = false;
   /** In `stepInstruction`, and there met with a software interrupt. */
@@ -158,6 +161,7 @@ export class Engine implements Mmu {
     words[(base + state.CURRENT_OP) >> 2] = 0;
     try {
       while (words[(base + state.ACTIVITY) >> 2] === Activity.running) {
+        this.restoreHandler();
         try {
           if (words[(base + state.INTERRUPT_SHADOW) >> 2] !== 0) {
             // The shadow waits for the next slice: a program of nothing but MOV SS is no exception.
@@ -166,7 +170,8 @@ export class Engine implements Mmu {
             this.step(vcpu);
           } else {
             if (words[(base + state.EVENT_PENDING) >> 2] !== 0) this.environment.deliverEvent(vcpu);
-            if (words[budgetWord] <= 0) break;
+            // INIT stops it, a triple fault shuts it down.
+            if (words[budgetWord] <= 0 || words[(base + state.ACTIVITY) >> 2] !== Activity.running) break;
             if (this.mustStep(vcpu)) this.step(vcpu);
             else exports.run(base);
           }
@@ -178,6 +183,7 @@ export class Engine implements Mmu {
         }
       }
     } finally {
+      this.restoreHandler();
       this.retiredBefore[vcpu.index] = this.retired(vcpu);
       this.running = -1;
     }
@@ -276,6 +282,7 @@ export class Engine implements Mmu {
   private debugException(vcpu: Vcpu, found: number, kind: EventKind): void {
     vcpu.set64(state.DR + 48, vcpu.get64(state.DR + 48) | BigInt(found));
     if (vcpu.activity === Activity.halted) vcpu.activity = Activity.running;
+    this.environment.intercepted(vcpu, 'exception', Vector.debug);
     deliver(vcpu, Vector.debug, -1, kind);
   }
 
@@ -348,7 +355,9 @@ export class Engine implements Mmu {
   /** Delivers the fault in flight; RIP is that of the instruction that CURRENT_OP names, unless it is 0. */
   private faulted(vcpu: Vcpu): void {
     this.unwind(vcpu);
-    deliver(vcpu, FAULT.vector, FAULT.code, 'fault');
+    const { vector, code } = FAULT;
+    this.environment.intercepted(vcpu, 'exception', vector);
+    deliver(vcpu, vector, code, 'fault');
     this.noteFault(vcpu);
   }
 
@@ -581,6 +590,26 @@ export class Engine implements Mmu {
     if (this.vcpuAt(base).index !== this.running) return;
     this.exitRequested = true;
     this.shorten(base, Number.POSITIVE_INFINITY);
+  }
+
+  /** The slice ends before the next instruction: an event is to be delivered there. Called while a helper of the vCPU runs. */
+  leaveBeforeNext(vcpu: Vcpu): void {
+    this.requestExit(vcpu.base);
+    const op = vcpu.get32(state.CURRENT_OP);
+    // What ends a block leaves in front of the next one. Within a block, the operation behind this instruction is made to.
+    if (vcpu.index !== this.running || op === 0 || this.memory.view.getInt16(op + L.OP_REMAINING, true) <= 0) return;
+    this.restoreHandler();
+    this.exitOp = op + L.OP_SIZE;
+    this.exitHandler = this.memory.view.getUint16(this.exitOp + L.OP_HANDLER, true);
+    this.memory.view.setUint16(this.exitOp + L.OP_HANDLER, this.interpreter.microOp.leave, true);
+  }
+
+  private restoreHandler(): void {
+    const { exitOp } = this;
+    if (exitOp === 0) return;
+    this.exitOp = 0;
+    // Code that has changed since stays as it is.
+    if (this.memory.view.getUint16(exitOp + L.OP_HANDLER, true) === this.interpreter.microOp.leave) this.memory.view.setUint16(exitOp + L.OP_HANDLER, this.exitHandler, true);
   }
 
   /** Takes up to `instructions` from what the slice may still run: its time went by otherwise. */

@@ -5,11 +5,14 @@ import type { CpuidResult } from '../cpu/cpuid.ts';
 import type { Vcpu } from '../cpu/vcpu.ts';
 import type { AccessBytes } from '../memory/bus.ts';
 
+/** What a host learns of without having anything to do about it. */
+export type Intercept = 'wbinvd' | 'invd' | 'xsetbv' | 'rdpmc' | 'cr-read' | 'dr-read' | 'dr-write' | 'exception';
+
 export interface Environment {
   /** What the processors are. */
   model: CpuModel;
-  /** The vCPU's time-stamp counter, in cycles; fractions are cut. */
-  readTsc(vcpu: Vcpu): number;
+  /** The vCPU's time-stamp counter: 64 bits. */
+  readTsc(vcpu: Vcpu): bigint;
   portRead(vcpu: Vcpu, port: number, bytes: AccessBytes): number;
   portWrite(vcpu: Vcpu, port: number, bytes: AccessBytes, value: number): void;
   mmioRead(vcpu: Vcpu, guestPhysical: number, bytes: AccessBytes): number;
@@ -25,8 +28,8 @@ export interface Environment {
   controlRegisterWritten(vcpu: Vcpu, register: number, changed: bigint): void;
   hypercall(vcpu: Vcpu, longMode: boolean): void;
   halt(vcpu: Vcpu): void;
-  /** WBINVD, INVD: nothing to do here but to count. */
-  writeBackInvalidate(vcpu: Vcpu): void;
+  /** Something is about to happen that a host may intercept; `detail` is the register's number or the exception's vector. */
+  intercepted(vcpu: Vcpu, what: Intercept, detail: number): void;
   /** 64 random bits for RDRAND. */
   random(): bigint;
   /** An event is pending and may be delivered now: deliver it (exceptions.ts). False where nothing came of it. */

@@ -62,11 +62,12 @@ export function createHelpers(engine: Engine, environment: Environment): Helpers
     rdtsc: (base: number): void => {
       const vcpu = at(base);
       if (vcpu.cpl !== 0 && vcpu.get64(state.CR4) & Cr4.tsd) generalProtection();
-      const tsc = environment.readTsc(vcpu);
-      vcpu.set64(state.RAX, BigInt(tsc >>> 0));
-      vcpu.set64(state.RDX, BigInt(Math.floor(tsc / 2 ** 32) >>> 0));
+      setEdxEax(vcpu, environment.readTsc(vcpu));
     },
-    rdpmc: (_base: number): void => generalProtection(),
+    rdpmc: (base: number): void => {
+      environment.intercepted(at(base), 'rdpmc', 0);
+      generalProtection();
+    },
     random: (base: number): void => at(base).setArgument(0, environment.random()),
     cpuid: (base: number): void => {
       const vcpu = at(base);
@@ -85,11 +86,13 @@ export function createHelpers(engine: Engine, environment: Environment): Helpers
       if (!environment.writeMsr(vcpu, vcpu.get32(state.RCX), edxEax(vcpu))) generalProtection();
     },
     hypercall: (base: number, longMode: number): void => environment.hypercall(at(base), longMode !== 0),
-    wbinvd: (base: number): void => environment.writeBackInvalidate(at(base)),
+    wbinvd: (base: number): void => environment.intercepted(at(base), 'wbinvd', 0),
+    invd: (base: number): void => environment.intercepted(at(base), 'invd', 0),
 
     // --- Control registers and translation
     read_cr: (base: number, number: number): void => {
       const vcpu = at(base);
+      environment.intercepted(vcpu, 'cr-read', number);
       vcpu.setArgument(0, cr.readCr(vcpu, number, { readTaskPriority: () => environment.readTaskPriority(vcpu), writeTaskPriority: () => {} }));
     },
     write_cr: (base: number, number: number): void => {
@@ -99,10 +102,21 @@ export function createHelpers(engine: Engine, environment: Environment): Helpers
       cr.writeCr(vcpu, number, vcpu.argument(0), { readTaskPriority: () => 0, writeTaskPriority: (value) => environment.writeTaskPriority(vcpu, value) });
       if (number === 0 || number === 4) environment.controlRegisterWritten(vcpu, number, old ^ vcpu.get64(slot));
     },
-    read_dr: (base: number, number: number): void => at(base).setArgument(0, cr.readDr(at(base), number)),
-    write_dr: (base: number, number: number): void => cr.writeDr(at(base), number, at(base).argument(0)),
+    read_dr: (base: number, number: number): void => {
+      environment.intercepted(at(base), 'dr-read', number);
+      at(base).setArgument(0, cr.readDr(at(base), number));
+    },
+    write_dr: (base: number, number: number): void => {
+      const value = at(base).argument(0);
+      environment.intercepted(at(base), 'dr-write', number);
+      cr.writeDr(at(base), number, value);
+    },
     lmsw: (base: number): void => cr.lmsw(at(base), at(base).argument(0)),
-    xsetbv: (base: number): void => cr.xsetbv(at(base)),
+    xsetbv: (base: number): void => {
+      const vcpu = at(base);
+      if (vcpu.cpl === 0 && vcpu.get64(state.CR4) & Cr4.osxsave) environment.intercepted(vcpu, 'xsetbv', 0);
+      cr.xsetbv(vcpu);
+    },
     invlpg: (base: number): void => engine.flushPage(base, at(base).argument(0)),
     invpcid: (base: number): void => {
       const vcpu = at(base);

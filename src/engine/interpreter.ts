@@ -35,7 +35,7 @@ export interface EngineImports {
 }
 
 /** Operations that no instruction decodes to: what the block builder adds. */
-export const MICRO_OPS = ['stale', 'chain', 'shadow', 'undefined', 'too-long', 'check-page', 'check-limit', 'address', 'address-absolute', 'address-cut', 'address-segmented', 'offset', 'offset-cut'] as const;
+export const MICRO_OPS = ['stale', 'leave', 'chain', 'shadow', 'undefined', 'too-long', 'check-page', 'check-limit', 'address', 'address-absolute', 'address-cut', 'address-segmented', 'offset', 'offset-cut'] as const;
 export type MicroOp = (typeof MICRO_OPS)[number];
 
 export interface InterpreterExports {
@@ -154,7 +154,8 @@ function buildMicroOp(f: FunctionBuilder, name: MicroOp, targets: HandlerTargets
   const mask = () => op.load('i64.load', L.OP_IMMEDIATE);
   switch (name) {
     case 'stale':
-      // The code this was decoded from has changed: give the unexecuted rest back and look again.
+    case 'leave':
+      // The code this was decoded from has changed, or an event is due: give the unexecuted rest back and look again.
       x.setState32(state.BUDGET, x.state32(state.BUDGET).add(op.load('i32.load16_s', L.OP_REMAINING)).add(1));
       x.setState64(state.RIP, x.ip());
       return f.return();

@@ -147,7 +147,7 @@ instruction('INVPCID', '66 0F 38 82 Gq Mdq', { ends: 'block', modal: true, featu
 for (const [name, encoding] of [['INVD', '0F 08'], ['WBINVD', '0F 09']] as const) {
   instruction(name, encoding, {}, (x) => {
     x.requirePrivilege();
-    x.helper('wbinvd');
+    x.helper(name.toLowerCase());
   });
 }
 

@@ -261,6 +261,15 @@ export function controlRegisterReadExits(isa: ExitIsa, register: number): boolea
   return isa === 'svm' && register === 4;
 }
 
+const [DEBUG, UNDEFINED_OPCODE, ALIGNMENT_CHECK, MACHINE_CHECK] = [1, 6, 17, 18];
+
+/** True where an exception of the guest's leaves guest mode on its way to the guest. */
+export function exceptionExits(isa: ExitIsa, vector: number): boolean {
+  return (
+    vector === UNDEFINED_OPCODE || vector === ALIGNMENT_CHECK || vector === MACHINE_CHECK || (isa === 'svm' && vector === DEBUG)
+  );
+}
+
 /** A port that KVM serves in the kernel: PICs, ELCR, PIT and its gate. Others cost a trip to user space. */
 export function isKernelPort(port: number): boolean {
   return (port >= 0x40 && port <= 0x43) || port === 0x61 || (port & 0xff7e) === 0x20 || port === 0x4d0 || port === 0x4d1;

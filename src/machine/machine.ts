@@ -11,7 +11,7 @@ import { setCpl, setSegment } from '../cpu/segments.ts';
 import * as state from '../cpu/state.ts';
 import { Activity, type Vcpu } from '../cpu/vcpu.ts';
 import { Engine } from '../engine/engine.ts';
-import { EmulationFailure, type Environment } from '../engine/environment.ts';
+import { EmulationFailure, type Environment, type Intercept } from '../engine/environment.ts';
 import { layOut } from '../engine/layout.ts';
 import { debugExitStatus } from '../devices/debug-ports.ts';
 import { DEFAULT_RTC_EPOCH_SECONDS } from '../devices/rtc-cmos.ts';
@@ -20,7 +20,7 @@ import { IoApic } from '../interrupts/io-apic.ts';
 import { LocalApic } from '../interrupts/local-apic.ts';
 import { InterruptRouter } from '../interrupts/router.ts';
 import { type CostProfile, DEFAULT_COST_PROFILE } from '../kvm/cost-profile.ts';
-import { apicAccessExits, controlRegisterWriteExits, cr8WriteExits, Exit, exitDetail, isKernelMmio, isKernelPort, msrExits } from '../kvm/exit.ts';
+import { apicAccessExits, controlRegisterReadExits, controlRegisterWriteExits, cr8WriteExits, exceptionExits, Exit, exitDetail, isKernelMmio, isKernelPort, msrExits } from '../kvm/exit.ts';
 import { ExitAccounting } from '../kvm/exit-accounting.ts';
 import { hasFeature, KVM_ON, kvmCpuid, type KvmFeatureSet } from '../kvm/features.ts';
 import { hypercall } from '../kvm/hypercall.ts';
@@ -187,13 +187,15 @@ export class Machine {
     for (const { vcpu } of this.cpus) {
       resetVcpu(vcpu, false);
       vcpu.activity = vcpu.index === 0 ? Activity.running : Activity.waitForSipi;
+      // The first entry is one, too.
+      vcpu.set32(state.EVENT_PENDING, 1);
     }
     enterBootState(this.engine.vcpus[0], boot);
   }
 
   private createCpu(vcpu: Vcpu, clock: MachineClock, ioApic: IoApic, wallClock: PvWallClock, kvm: KvmFeatureSet): VirtualCpu {
     const { index } = vcpu;
-    const apic = new LocalApic({ apicId: index, bootProcessor: index === 0, clock, readTsc: () => this.tscOf(vcpu), tscHz: TSC_HZ, x2apic: this.x2apic, physicalAddressBits: 40 });
+    const apic = new LocalApic({ apicId: index, bootProcessor: index === 0, clock, readTsc: () => Number(this.tscOf(vcpu)), tscHz: TSC_HZ, x2apic: this.x2apic, physicalAddressBits: 40 });
     this.router.addLocalApic(apic);
     const cpu = new VirtualCpu({
       vcpu,
@@ -241,9 +243,9 @@ export class Machine {
     return this.engine.vcpus.reduce((sum, vcpu) => sum + this.engine.retired(vcpu), 0);
   }
 
-  private tscOf(vcpu: Vcpu): number {
+  private tscOf(vcpu: Vcpu): bigint {
     this.tscSeen = Math.max(this.tscSeen, Math.floor(this.cyclesOf(vcpu.index)));
-    return this.tscSeen + Number(BigInt.asIntN(64, vcpu.get64(state.TSC_OFFSET)));
+    return BigInt.asUintN(64, BigInt(this.tscSeen) + vcpu.get64(state.TSC_OFFSET));
   }
 
   private charge(index: number, cycles: number): void {
@@ -254,7 +256,7 @@ export class Machine {
   /** A sleeping vCPU goes on: its clock catches up with the present. */
   private wake(index: number): void {
     const behind = this.nowNanoseconds / NANOSECONDS_PER_CYCLE - this.cyclesOf(index);
-    if (behind > 0) this.otherCycles[index] += behind;
+    if (behind > 0) this.otherCycles[index] += Math.ceil(behind);
   }
 
   /** A timer was armed: if it is due before the slice ends, the slice ends then. */
@@ -315,7 +317,7 @@ export class Machine {
       for (const other of this.engine.vcpus) {
         if (other.index !== index && other.activity === Activity.running) end = Math.min(end, this.cyclesOf(other.index) + QUANTUM_CYCLES);
       }
-      this.sliceEnd = end;
+      this.sliceEnd = Math.ceil(end);
     }
     const whole = Math.max(1, Math.ceil(this.sliceEnd - start));
     const allowed = Math.max(1, Math.min(Math.ceil(stopTime / NANOSECONDS_PER_CYCLE - start), instructions));
@@ -328,7 +330,10 @@ export class Machine {
       this.idleNow = this.nowNanoseconds;
       this.current = -1;
     }
-    if (vcpu.activity === Activity.shutdown) this.end('triple-fault', `vCPU ${index} shut down: a fault occurred while a double fault was being delivered\n${this.stateReport()}`);
+    if (vcpu.activity === Activity.shutdown) {
+      this.cpus[index].exit(Exit.tripleFault, 0, 0, 'userspace', () => {});
+      this.end('triple-fault', `vCPU ${index} shut down: a fault occurred while a double fault was being delivered\n${this.stateReport()}`);
+    }
   }
 
   /** Lets the earliest timer fire, at its own time. */
@@ -447,7 +452,7 @@ export class Machine {
         const cpu = cpuOf(vcpu);
         const pending = cpu.apic.hasPendingIrr() ? cpu.apic.highestRequested() >> 4 : -1;
         const write = (): void => cpu.apic.writeCr8(value);
-        if (cr8WriteExits(this.accounting.isa, cpu.apic.cr8, value, pending)) cpu.exit(Exit.crAccess, exitDetail.controlRegister(8, false), 0, 'kernel', write);
+        if (cr8WriteExits(this.accounting.isa, cpu.apic.cr8, value, pending)) cpu.exit(Exit.cr8Write, 0, 0, 'kernel', write);
         else write();
       },
       controlRegisterWritten: (vcpu, register, changed) => {
@@ -455,10 +460,26 @@ export class Machine {
       },
       hypercall: (vcpu, longMode) => this.hypercall(cpuOf(vcpu), longMode),
       halt: (vcpu) => cpuOf(vcpu).halt(),
-      writeBackInvalidate: (vcpu) => cpuOf(vcpu).exit(Exit.wbinvd, 0, 0, 'kernel', () => {}),
+      intercepted: (vcpu, what, detail) => this.intercepted(cpuOf(vcpu), what, detail),
       random: () => this.random.next64(),
       deliverEvent: (vcpu) => cpuOf(vcpu).deliverEvents(),
     };
+  }
+
+  /** What is counted and charged, and then goes on as if nothing had been. */
+  private intercepted(cpu: VirtualCpu, what: Intercept, detail: number): void {
+    const { isa } = this.accounting;
+    const exit = (reason: number, information = 0): void => cpu.exit(reason, information, 0, 'kernel', () => {});
+    switch (what) {
+      case 'wbinvd': return exit(Exit.wbinvd);
+      case 'invd': return exit(Exit.invd);
+      case 'xsetbv': return exit(Exit.xsetbv);
+      case 'rdpmc': return exit(Exit.rdpmc);
+      case 'cr-read': return controlRegisterReadExits(isa, detail) ? exit(Exit.crAccess, exitDetail.controlRegister(detail, true)) : undefined;
+      case 'dr-read': return cpu.accessDebugRegister(detail, true);
+      case 'dr-write': return cpu.accessDebugRegister(detail, false);
+      case 'exception': return exceptionExits(isa, detail) ? exit(Exit.exception, detail) : undefined;
+    }
   }
 
   private apicOffset(cpu: VirtualCpu, guestPhysical: number): number {
@@ -514,7 +535,7 @@ export class Machine {
   private msrValue(cpu: VirtualCpu, msr: number): bigint | undefined {
     const own = readCpuMsr(cpu.vcpu, msr);
     if (own !== undefined) return own;
-    if (msr === Msr.tsc) return BigInt(this.tscOf(cpu.vcpu));
+    if (msr === Msr.tsc) return this.tscOf(cpu.vcpu);
     if (msr === Msr.tscAdjust) return cpu.vcpu.model.features.has('tsc_adjust') ? cpu.vcpu.get64(state.TSC_OFFSET) : undefined;
     if (isApicMsr(msr)) {
       const value = cpu.apic.readMsr(msr);
@@ -544,7 +565,8 @@ export class Machine {
     if (result !== 'unknown') return result === 'done';
     if (msr === Msr.tscAdjust && !vcpu.model.features.has('tsc_adjust')) return false;
     if (msr === Msr.tsc || msr === Msr.tscAdjust) {
-      vcpu.set64(state.TSC_OFFSET, msr === Msr.tsc ? value - BigInt(this.tscSeen) : value);
+      const adjust = vcpu.get64(state.TSC_OFFSET);
+      vcpu.set64(state.TSC_OFFSET, msr === Msr.tsc ? adjust + value - this.tscOf(vcpu) : value);
       apic.tscChanged();
       cpu.kvm.clock.update();
       return true;

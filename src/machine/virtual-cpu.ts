@@ -16,7 +16,7 @@ import { type ApicEffect, type LocalApic, PendingEvent } from '../interrupts/loc
 import { DeliveryMode } from '../interrupts/message.ts';
 import type { InterruptRouter } from '../interrupts/router.ts';
 import type { CompletedBy, ExitAccounting } from '../kvm/exit-accounting.ts';
-import { Exit, timerExit } from '../kvm/exit.ts';
+import { Exit, exitDetail, timerExit } from '../kvm/exit.ts';
 import type { KvmVcpu } from '../kvm/kvm-vcpu.ts';
 import type { Counters } from '../trace/counters.ts';
 import type { Tracer } from '../trace/tracepoints.ts';
@@ -52,6 +52,12 @@ export class VirtualCpu {
   private windowRequested = false;
   /** An exit is being handled: what happens meanwhile needs no kick. */
   private inExit = false;
+  /** In the guest, from an entry to the next exit. */
+  private inGuest = false;
+  /** An NMI waits for the end of another: the IRET that ends it exits. */
+  private nmiWindowRequested = false;
+  /** The guest's debug registers are in the processor: until the next exit, accesses make none. */
+  private debugRegistersLoaded = false;
 
   constructor(parts: VirtualCpuParts) {
     this.parts = parts;
@@ -89,23 +95,26 @@ export class VirtualCpu {
       return;
     }
     if (vcpu.activity === Activity.waitForSipi) {
-      if (this.apic.pendingEvents & PendingEvent.startUp) this.deliverStartUp();
+      if (this.apic.pendingEvents & PendingEvent.init && this.apic.takeInit()) this.init();
+      else if (this.apic.pendingEvents & PendingEvent.startUp) this.deliverStartUp();
       return;
     }
-    if (!this.inExit && this.kick === NONE) this.kick = isTimer ? timerExit(parts.accounting.isa) : Exit.externalInterrupt;
+    if (this.inGuest && this.kick === NONE) this.kick = isTimer ? timerExit(parts.accounting.isa) : Exit.externalInterrupt;
     parts.engine.requestExit(vcpu.base);
   }
 
   /** Whether HLT ends: an interrupt that can be delivered, NMI, INIT or SMI. */
   private canWake(): boolean {
     const { pendingEvents } = this.apic;
-    if (pendingEvents & (PendingEvent.nmi | PendingEvent.init | PendingEvent.smi)) return true;
-    return this.vcpu.interruptsEnabled && (this.apic.highestPending() >= 0 || (pendingEvents & PendingEvent.extInt) !== 0);
+    if (pendingEvents & (PendingEvent.init | PendingEvent.smi)) return true;
+    if (pendingEvents & PendingEvent.nmi && this.vcpu.get32(state.NMI_BLOCKED) === 0) return true;
+    return this.vcpu.interruptsEnabled && this.hasInterrupt();
   }
 
   private wake(): void {
     const { vcpu, parts } = this;
     vcpu.activity = Activity.running;
+    vcpu.set32(state.EVENT_PENDING, 1);
     this.kvm.pvUnhalt.take();
     parts.woken();
     parts.charge(parts.accounting.wakeup(this.index));
@@ -124,38 +133,66 @@ export class VirtualCpu {
    * sampled: an interrupt that the guest ended in shared memory is retired before anybody looks at the APIC.
    */
   exit<T>(reason: number, detail: number, guestPhysical: number, completedBy: CompletedBy, handle: () => T): T {
-    const { parts, index } = this;
     const nested = this.inExit;
-    this.inExit = true;
-    parts.charge(parts.accounting.exit(index, reason, detail, guestPhysical, completedBy));
-    if (this.kvm.pvEoi.sample()) this.requestEvent = true;
+    this.leaveGuest(reason, detail, guestPhysical, completedBy);
     try {
       return handle();
     } finally {
       this.inExit = nested;
-      if (!nested) this.enterGuest();
+      // Who halts stays out until something wakes it.
+      if (!nested && this.vcpu.activity === Activity.running) this.enterGuest();
     }
+  }
+
+  private leaveGuest(reason: number, detail = 0, guestPhysical = 0, completedBy: CompletedBy = 'kernel'): void {
+    const { parts } = this;
+    this.inExit = true;
+    this.inGuest = false;
+    this.debugRegistersLoaded = false;
+    parts.charge(parts.accounting.exit(this.index, reason, detail, guestPhysical, completedBy));
+    if (this.kvm.pvEoi.sample()) this.requestEvent = true;
+  }
+
+  /** MOV to or from a debug register: the first one after an exit makes one, in which the host loads them all. */
+  accessDebugRegister(register: number, isRead: boolean): void {
+    if (!this.debugRegistersLoaded) this.exit(Exit.drAccess, exitDetail.debugRegister(register, isRead), 0, 'kernel', () => {});
+    this.debugRegistersLoaded = true;
   }
 
   /** Back to the guest: at once where no event is due, else by way of the run loop. */
   private enterGuest(): void {
     const { vcpu, parts } = this;
     if (this.requestEvent) {
-      if (this.hasDeliverable()) {
+      if (this.canDeliver()) {
         vcpu.set32(state.EVENT_PENDING, 1);
-        parts.engine.requestExit(vcpu.base);
+        parts.engine.leaveBeforeNext(vcpu);
         return;
       }
-      this.requestEvent = false;
-      this.kvm.pvEoi.arm();
-      vcpu.set32(state.EVENT_PENDING, 0);
+      this.prepareEntry();
     }
-    this.kvm.stealTime.enter();
-    parts.accounting.entry(this.index);
+    this.entered();
   }
 
-  private hasDeliverable(): boolean {
-    return this.apic.highestPending() >= 0 || this.apic.pendingEvents !== 0;
+  /** What `vcpu_enter_guest` does when events were looked at: ask for windows for what has to wait, then arm. */
+  private prepareEntry(): void {
+    const { vcpu, apic } = this;
+    this.requestEvent = false;
+    this.windowRequested = this.hasInterrupt();
+    this.nmiWindowRequested = (apic.pendingEvents & PendingEvent.nmi) !== 0;
+    this.kvm.pvEoi.arm();
+    vcpu.set32(state.EVENT_PENDING, this.windowRequested || apic.pendingEvents !== 0 ? 1 : 0);
+  }
+
+  private entered(): void {
+    this.kvm.stealTime.enter();
+    this.parts.accounting.entry(this.index);
+    this.inGuest = true;
+  }
+
+  /** Something waits that the vCPU takes right now (a STARTUP it takes, and ignores). */
+  private canDeliver(): boolean {
+    const { pendingEvents } = this.apic;
+    return (pendingEvents & PendingEvent.startUp) !== 0 || this.canWake();
   }
 
   /** EOI by register, in either view, or by PV EOI's sampling. Returns the vector that was ended, -1 for none. */
@@ -200,7 +237,7 @@ export class VirtualCpu {
     this.exit(Exit.hlt, 0, 0, 'kernel', () => {
       this.requestEvent = true;
       // What is pending already, and a kick that came first, keep it awake.
-      if (this.kvm.pvUnhalt.take() || (this.hasDeliverable() && this.canWake())) return;
+      if (this.kvm.pvUnhalt.take() || this.canWake()) return;
       vcpu.activity = Activity.halted;
     });
   }
@@ -213,9 +250,7 @@ export class VirtualCpu {
     if (this.kick !== NONE) {
       const reason = this.kick;
       this.kick = NONE;
-      this.inExit = true;
-      parts.charge(parts.accounting.exit(index, reason));
-      this.kvm.pvEoi.sample();
+      this.leaveGuest(reason);
       this.inExit = false;
       this.requestEvent = true;
     }
@@ -227,30 +262,25 @@ export class VirtualCpu {
     if (events & PendingEvent.startUp) apic.takeStartUp();
     if (events & PendingEvent.smi) apic.takeSmi();
     let delivered = false;
-    if (events & PendingEvent.nmi && !vcpu.get32(state.NMI_BLOCKED) && apic.takeNmi()) {
+    if (events & PendingEvent.nmi && vcpu.get32(state.NMI_BLOCKED) === 0 && apic.takeNmi()) {
+      // The guest opened the window, with its IRET or with its STI: that was an exit too.
+      if (this.nmiWindowRequested) this.windowOpened(Exit.nmiWindow);
       parts.counters.nmiInjected(index);
       vcpu.set32(state.NMI_BLOCKED, 1);
       deliver(vcpu, Vector.nmi, -1, 'external');
       delivered = true;
-    } else if (this.hasInterrupt()) {
-      if (vcpu.interruptsEnabled) {
-        if (this.windowRequested) {
-          // The guest opened the window: that was an exit too.
-          this.windowRequested = false;
-          parts.charge(parts.accounting.exit(index, Exit.interruptWindow));
-          this.kvm.pvEoi.sample();
-        }
-        delivered = this.injectInterrupt();
-      } else this.windowRequested = true;
-    } else this.windowRequested = false;
-    if (this.requestEvent || delivered) {
-      this.requestEvent = false;
-      this.kvm.pvEoi.arm();
+    } else if (vcpu.interruptsEnabled && this.hasInterrupt()) {
+      if (this.windowRequested) this.windowOpened(Exit.interruptWindow);
+      delivered = this.injectInterrupt();
     }
-    this.kvm.stealTime.enter();
-    parts.accounting.entry(index);
-    vcpu.set32(state.EVENT_PENDING, this.windowRequested || this.hasDeliverable() ? 1 : 0);
+    if (this.requestEvent || delivered) this.prepareEntry();
+    if (!this.inGuest) this.entered();
     return delivered;
+  }
+
+  private windowOpened(reason: number): void {
+    this.leaveGuest(reason);
+    this.inExit = false;
   }
 
   private hasInterrupt(): boolean {
@@ -286,6 +316,8 @@ export class VirtualCpu {
     resetVcpu(vcpu, true);
     vcpu.activity = Activity.waitForSipi;
     this.windowRequested = false;
+    this.nmiWindowRequested = false;
+    this.inGuest = false;
     this.kick = NONE;
     if (apic.pendingEvents & PendingEvent.startUp) this.deliverStartUp();
   }
@@ -298,6 +330,7 @@ export class VirtualCpu {
     vcpu.rip = 0n;
     vcpu.activity = Activity.running;
     this.requestEvent = true;
+    vcpu.set32(state.EVENT_PENDING, 1);
     this.parts.woken();
   }
 
