@@ -94,6 +94,29 @@ export {
 export { buildInitramfs, busyboxApplets, type FileContent, type InitramfsOptions } from './guest-files/initramfs.ts';
 export { DEFAULT_LOAD, SHELL_INIT, WORKLOAD_INIT } from './guest-files/init-scripts.ts';
 
+// Benchmarks
+export {
+  BENCHMARK_GROUPS,
+  BENCHMARK_WORKLOADS,
+  type BenchmarkFiles,
+  type BenchmarkGroup,
+  type BenchmarkHost,
+  BenchmarkLog,
+  type BenchmarkMeasurement,
+  type BenchmarkPlan,
+  type BenchmarkRun,
+  type BenchmarkTimes,
+  type BenchmarkWorkload,
+  benchmarkCommandLine,
+  benchmarkInitramfs,
+  bestRun,
+  geometricMean,
+  hasRightChecksum,
+  isMacroWorkload,
+  runBenchmark,
+} from './experiment/benchmark.ts';
+export { formatBenchmark, nativeMilliseconds } from './experiment/benchmark-report.ts';
+
 // Experiments
 export { formatCounters } from './experiment/counters-report.ts';
 export { LineReader, type Marker, parseMarker } from './experiment/markers.ts';

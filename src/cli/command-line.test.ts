@@ -57,6 +57,8 @@ describe('bad input', () => {
     ['no repetition', () => ['compare', '--repeat', '0'], /--repeat/],
     ['a baseline that is not compared', () => ['compare', '--strategy', 'xapic', '--baseline', 'pv-eoi'], /--baseline: "pv-eoi"/],
     ['an unknown event', () => ['trace', '-o', path('t'), '--events', 'kvm_eio'], /--events: "kvm_eio" is not one of kvm_entry/],
+    ['an unknown workload', () => ['bench', '--set', 'fob'], /--set: "fob" is not one of sieve, sha256/],
+    ['a guest of 16 bits', () => ['bench', '--bits', '16'], /--bits: "16" is not one of 64, 32/],
     ['a trace without a file', () => ['trace'], /required option '-o, --output <file>'/],
     ['a trace into no folder', () => ['trace', '-o', path('no/t')], /cannot write the trace .*: its folder does not exist/],
     ['JSON into a directory', () => ['boot', '--json', folder], /cannot write the JSON file .*: it is a directory/],
@@ -74,11 +76,14 @@ describe('bad input', () => {
 });
 
 describe('help', () => {
-  it.each([['--help'], ['boot', '--help'], ['compare', '--help'], ['trace', '--help']])('%s %s has examples', async (...args) => {
-    expect(await runCommandLine(args.filter(Boolean))).toBe(0);
-    expect(stdout).toMatch(/Examples:\n {2}exitless /);
-    expect(Math.max(...stdout.split('\n').map(({ length }) => length))).toBeLessThanOrEqual(102);
-  });
+  it.each([['--help'], ['boot', '--help'], ['compare', '--help'], ['trace', '--help'], ['bench', '--help']])(
+    '%s %s has examples',
+    async (...args) => {
+      expect(await runCommandLine(args.filter(Boolean))).toBe(0);
+      expect(stdout).toMatch(/Examples:\n {2}exitless /);
+      expect(Math.max(...stdout.split('\n').map(({ length }) => length))).toBeLessThanOrEqual(102);
+    },
+  );
 
   it('prints the version of package.json', async () => {
     const packageJson = JSON.parse(readFileSync(join(import.meta.dirname, '..', '..', 'package.json'), 'utf8'));

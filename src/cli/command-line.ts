@@ -2,6 +2,7 @@
 
 import { Command, CommanderError } from 'commander';
 import { UserError, VERSION, WorkloadError } from '../index.ts';
+import { benchCommand } from './bench-command.ts';
 import { bootCommand } from './boot-command.ts';
 import { compareCommand } from './compare-command.ts';
 import { objdumpCommand } from './objdump-command.ts';
@@ -15,7 +16,8 @@ Examples:
   exitless boot                 Debian's kernel to a shell, here on the terminal
   exitless compare              what PV EOI saves, measured on the same kernel
   exitless trace -o trace.txt   every exit and interrupt of it, as ftrace prints them
-  exitless objdump --driver flat --state callback,pv-eoi`;
+  exitless objdump --driver flat --state callback,pv-eoi
+  exitless bench --set all      how fast guests run`;
 
 /** `onStatus` is told by a command how it ended. */
 function createProgram(onStatus: (status: number) => void): Command {
@@ -29,6 +31,7 @@ function createProgram(onStatus: (status: number) => void): Command {
   compareCommand(program);
   traceCommand(program, onStatus);
   objdumpCommand(program);
+  benchCommand(program);
   for (const command of [program, ...program.commands]) {
     command.exitOverride();
     command.allowExcessArguments(false);

@@ -48,6 +48,22 @@ export interface SharedDefaults {
 const MAX_LOAD = 1_000_000;
 const DEFAULT_MEMORY = '256M';
 
+export const memoryOption = (size: string): Option =>
+  new Option('--memory <size>', 'guest RAM, like 256M or 1G').argParser(memorySize).default(memorySize(size), size);
+
+/** Without a default the command has one of its own: PVH for 64-bit kernels. */
+export function bootOption(boot?: BootMethod): Option {
+  const option = new Option('--boot <how>', 'auto, bzimage (the kernel unpacks itself) or pvh (the host unpacks it)').argParser(
+    choice('--boot', ['auto', 'bzimage', 'pvh']),
+  );
+  return boot ? option.default(boot, boot) : option;
+}
+
+export const jitOption = (): Option =>
+  new Option('--jit <how>', 'on or off: compile hot code, which changes nothing but the time it takes')
+    .argParser(choice('--jit', ['on', 'off']))
+    .default('on', 'on');
+
 export function addSharedOptions(command: Command, { smp, boot, append, guest }: SharedDefaults): Command {
   const init = guest === 'shell' ? 'a shell' : 'the workload';
   const profiles = COST_PROFILES.map(({ name }) => name).join(', ');
@@ -67,16 +83,8 @@ export function addSharedOptions(command: Command, { smp, boot, append, guest }:
         .argParser(cpuModel)
         .default(DEFAULT_CPU_MODEL, DEFAULT_CPU_MODEL.name),
     )
-    .addOption(
-      new Option('--memory <size>', 'guest RAM, like 256M or 1G')
-        .argParser(memorySize)
-        .default(memorySize(DEFAULT_MEMORY), DEFAULT_MEMORY),
-    )
-    .addOption(
-      new Option('--boot <how>', 'auto, bzimage (the kernel unpacks itself) or pvh (the host unpacks it)')
-        .argParser(choice('--boot', ['auto', 'bzimage', 'pvh']))
-        .default(boot, boot),
-    )
+    .addOption(memoryOption(DEFAULT_MEMORY))
+    .addOption(bootOption(boot))
     .addOption(
       new Option(
         '--kvm <features>',
@@ -91,11 +99,7 @@ export function addSharedOptions(command: Command, { smp, boot, append, guest }:
         .default(DEFAULT_COST_PROFILE, DEFAULT_COST_PROFILE.name),
     )
     .addOption(new Option('--seed <n>', 'seed of the run: the same seed gives the same run').argParser(seedValue).default(1))
-    .addOption(
-      new Option('--jit <how>', 'on or off: compile hot code, which changes nothing but the time it takes')
-        .argParser(choice('--jit', ['on', 'off']))
-        .default('on', 'on'),
-    );
+    .addOption(jitOption());
   if (guest === 'workload') {
     command.addOption(
       new Option('--load <n>', "rounds of each phase of our workload's")

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { UserError } from '../../machine/user-error.ts';
-import { type CommandRunner, debianGuestFiles } from './debian-packages.ts';
+import { type CommandRunner, debianGuestFiles, debianPackages } from './debian-packages.ts';
 
 let folder: string;
 let cacheFolder: string;
@@ -131,6 +131,20 @@ describe.skipIf(dpkgMissing)('Debian packages, built here', () => {
     expect(files.kernelPackage.files).toEqual(['boot/System.map-6.1-cloud', 'boot/vmlinuz-6.1-cloud']);
     expect(files.busyboxPackage.files).toEqual(['usr/bin/busybox']);
     expect(readdirSync(cacheFolder).filter((name) => name.startsWith('.'))).toEqual([]);
+  });
+
+  it('of another architecture are asked for as such, and kept apart', async () => {
+    const { run } = fakeApt(archive);
+    const architectures: string[] = [];
+    const spy: CommandRunner = (command, args, cwd) => {
+      architectures.push(args.find((arg) => arg.startsWith('APT::Architecture='))?.split('=')[1] ?? '');
+      return run(command, args, cwd);
+    };
+    const request = { name: 'busybox-static', keep: '*bin/busybox' };
+    const [amd64, i386] = await debianPackages([request, { ...request, architecture: 'i386' }], { cacheFolder, run: spy });
+    expect(new Set(architectures)).toEqual(new Set(['amd64', 'i386']));
+    expect(i386.folder).toBe(`${amd64.folder}_i386`);
+    expect(await debianPackages([{ ...request, architecture: 'i386' }], { cacheFolder, run: noApt })).toEqual([i386]);
   });
 
   it('need no apt a second time', async () => {

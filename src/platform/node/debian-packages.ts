@@ -29,7 +29,13 @@ export interface PackageRequest {
   keep: string;
   /** Where `name` is a metapackage: what the name of the package it stands for starts with. */
   standsFor?: string;
+  /** Whose package it is; amd64 unless given. */
+  architecture?: GuestArchitecture;
 }
+
+/** Debian's names of what guests are. */
+export type GuestArchitecture = 'amd64' | 'i386';
+const DEFAULT_ARCHITECTURE: GuestArchitecture = 'amd64';
 
 /** Runs a program to its end and returns what it printed; rejects as `execFile` does. */
 export type CommandRunner = (command: string, args: readonly string[], cwd: string) => Promise<string>;
@@ -68,9 +74,9 @@ const runCommand: CommandRunner = (command, args, cwd) =>
   });
 
 /** Packages are of the guest's architecture, whatever the host's is. */
-const APT_OPTIONS = [
-  'APT::Architecture=amd64',
-  'APT::Architectures::=amd64',
+const aptOptions = (architecture: GuestArchitecture): string[] => [
+  `APT::Architecture=${architecture}`,
+  `APT::Architectures::=${architecture}`,
   'APT::Sandbox::User=root',
   'Acquire::Languages=none',
 ];
@@ -79,20 +85,28 @@ const APT_OPTIONS = [
 class Apt {
   private readonly run: CommandRunner;
   private readonly workFolder: string;
-  private options = APT_OPTIONS;
+  private readonly architecture: GuestArchitecture;
+  private options: string[];
+  hasOwnLists = false;
 
-  constructor(run: CommandRunner, workFolder: string) {
+  constructor(run: CommandRunner, workFolder: string, architecture: GuestArchitecture) {
     this.run = run;
     this.workFolder = workFolder;
+    this.architecture = architecture;
+    this.options = aptOptions(architecture);
   }
 
+  /** Fetches lists. A mirror that has not all of them will do, if the package is in the rest. */
   async useOwnLists(): Promise<void> {
-    const state = join(this.workFolder, 'apt-state');
-    const cache = join(this.workFolder, 'apt-cache');
+    this.hasOwnLists = true;
+    const state = join(this.workFolder, `apt-state-${this.architecture}`);
+    const cache = join(this.workFolder, `apt-cache-${this.architecture}`);
     await mkdir(join(state, 'lists', 'partial'), { recursive: true });
     await mkdir(join(cache, 'archives', 'partial'), { recursive: true });
-    this.options = [...APT_OPTIONS, `Dir::State::lists=${join(state, 'lists')}`, `Dir::Cache=${cache}`];
-    await this.call('apt-get', ['-qq', 'update'], this.workFolder);
+    this.options = [...aptOptions(this.architecture), `Dir::State::lists=${join(state, 'lists')}`, `Dir::Cache=${cache}`];
+    await this.call('apt-get', ['-qq', 'update'], this.workFolder).catch((error: unknown) => {
+      if (isMissingProgram(error)) throw error;
+    });
   }
 
   /** The candidate version's paragraph. */
@@ -166,7 +180,11 @@ async function isComplete(folder: string, files: Record<string, number>): Promis
 }
 
 const fileName = (text: string): string => text.replace(/[^\w.+~-]/g, '_');
-const entryPath = (cacheFolder: string, request: PackageRequest): string => join(cacheFolder, `${fileName(request.name)}.json`);
+/** Another architecture's packages have it in their names. */
+const suffixOf = ({ architecture = DEFAULT_ARCHITECTURE }: PackageRequest): string =>
+  architecture === DEFAULT_ARCHITECTURE ? '' : `_${architecture}`;
+const entryName = (request: PackageRequest): string => `${fileName(request.name)}${suffixOf(request)}.json`;
+const entryPath = (cacheFolder: string, request: PackageRequest): string => join(cacheFolder, entryName(request));
 
 async function readEntry(cacheFolder: string, request: PackageRequest): Promise<DebianPackage | undefined> {
   try {
@@ -213,11 +231,11 @@ async function fetchOne(
   await mkdir(tree);
   await unpackDeb(deb, tree, request.keep);
   const files = await fileSizes(tree);
-  const folder = fileName(`${record.name}_${record.version}`);
+  const folder = fileName(`${record.name}_${record.version}${suffixOf(request)}`);
   await moveIntoPlace(tree, join(cacheFolder, folder), files, workFolder);
   const { name, version, sha256 } = record;
   const entry: CacheEntry = { name, version, sha256, keep: request.keep, folder, files };
-  const draft = join(workFolder, `${fileName(request.name)}.json`);
+  const draft = join(workFolder, entryName(request));
   await writeFile(draft, `${JSON.stringify(entry, undefined, 2)}\n`);
   await rename(draft, entryPath(cacheFolder, request));
   return entry;
@@ -260,15 +278,19 @@ export async function debianPackages(
     });
   }
   try {
-    const apt = new Apt(run, workFolder);
-    let ownLists = false;
+    const apts = new Map<GuestArchitecture, Apt>();
+    const aptFor = (architecture: GuestArchitecture): Apt => {
+      const apt = apts.get(architecture) ?? new Apt(run, workFolder, architecture);
+      apts.set(architecture, apt);
+      return apt;
+    };
     const fetch = async (request: PackageRequest): Promise<DebianPackage> => {
+      const apt = aptFor(request.architecture ?? DEFAULT_ARCHITECTURE);
       try {
         const { name, version, folder, files } = await fetchOne(apt, request, workFolder, options);
         return { name, version, folder: join(cacheFolder, folder), files: Object.keys(files) };
       } catch (error) {
-        if (ownLists || isMissingProgram(error)) throw error;
-        ownLists = true;
+        if (apt.hasOwnLists || isMissingProgram(error)) throw error;
         onProgress?.('reading package lists');
         await apt.useOwnLists();
         return fetch(request);
@@ -287,7 +309,7 @@ export async function debianPackages(
   }
 }
 
-/** Debian's current cloud kernel and static busybox, as paths. */
+/** Debian's current kernel and static busybox, as paths. */
 export interface GuestFiles {
   vmlinuz: string;
   systemMap: string;
@@ -296,12 +318,20 @@ export interface GuestFiles {
   busyboxPackage: DebianPackage;
 }
 
-const KERNEL: PackageRequest = { name: 'linux-image-cloud-amd64', standsFor: 'linux-image-', keep: './boot/*' };
-const BUSYBOX: PackageRequest = { name: 'busybox-static', keep: '*bin/busybox' };
+/** The cloud kernel, and of 32-bit ones that for processors without PAE. */
+const KERNELS: Record<GuestArchitecture, string> = { amd64: 'linux-image-cloud-amd64', i386: 'linux-image-686' };
+
+export interface GuestFilesOptions extends DebianPackagesOptions {
+  /** amd64 unless given. */
+  architecture?: GuestArchitecture;
+}
 
 /** Fetches what the default guest is made of. Throws a UserError where that fails. */
-export async function debianGuestFiles(options: DebianPackagesOptions = {}): Promise<GuestFiles> {
-  const [kernelPackage, busyboxPackage] = await debianPackages([KERNEL, BUSYBOX], options);
+export async function debianGuestFiles(options: GuestFilesOptions = {}): Promise<GuestFiles> {
+  const { architecture = DEFAULT_ARCHITECTURE } = options;
+  const kernel: PackageRequest = { name: KERNELS[architecture], standsFor: 'linux-image-', keep: './boot/*', architecture };
+  const busybox: PackageRequest = { name: 'busybox-static', keep: '*bin/busybox', architecture };
+  const [kernelPackage, busyboxPackage] = await debianPackages([kernel, busybox], options);
   const pathOf = ({ name, folder, files }: DebianPackage, pattern: RegExp): string => {
     const file = files.find((path) => pattern.test(path));
     if (!file) throw new UserError(`the package ${name} has no file like ${pattern.source}: ${WHAT_TO_PASS}`);

@@ -3,12 +3,25 @@
  */
 
 export {
+  type BenchmarkBits,
+  type BenchmarkGuest,
+  benchmarkGuest,
+  benchmarkHost,
+  hostVersions,
+  logChild,
+  runNatively,
+  runsNatively,
+  threadTimes,
+} from './benchmark-host.ts';
+export {
   DEFAULT_CACHE_FOLDER,
   type DebianPackage,
   type DebianPackagesOptions,
   debianGuestFiles,
   debianPackages,
+  type GuestArchitecture,
   type GuestFiles,
+  type GuestFilesOptions,
   type PackageRequest,
 } from './debian-packages.ts';
 export { fileErrorReason, readInput } from './files.ts';
