@@ -52,9 +52,9 @@ With --macro, the busybox set too: ${BENCHMARK_WORKLOADS.filter(isMacroWorkload)
   .map(({ name }) => name)
   .join(', ')}.
 
-Needs gcc (for --bits 32 gcc-multilib), and apt for Debian's kernel and busybox; all is kept for the next time.
-Times are CPU time: the whole process with V8's compiler threads, and the main thread alone. Of several
-repetitions the best counts.
+Needs gcc (for --bits 32 gcc-multilib), and apt for Debian's kernel and busybox; all is kept.
+Times are CPU time: the whole process with V8's compiler threads, and the main thread alone. Of
+several repetitions the best counts.
 
 Examples:
   exitless bench --set fib,qsort --reps 3
