@@ -143,3 +143,4 @@ export { formatDifference, MINIMUM_PAIRS, mean, type RelativeDifference, relativ
 export { DEFAULT_STRATEGIES, featuresFor, parseStrategies, STRATEGIES, type Strategy } from './experiment/strategy.ts';
 export { type Baseline, type Comparison, type Summary, summarise } from './experiment/summary.ts';
 export { formatCount, formatSeconds } from './experiment/text-table.ts';
+export { MAX_TINY_VCPUS, TINY_WORKLOADS, tinyGuestKernel } from './experiment/tiny-guest.ts';

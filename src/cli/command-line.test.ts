@@ -56,6 +56,15 @@ describe('bad input', () => {
     ['--apic with compare', () => ['compare', '--apic', 'xapic'], /--apic: the strategies choose it/],
     ['no repetition', () => ['compare', '--repeat', '0'], /--repeat/],
     ['a baseline that is not compared', () => ['compare', '--strategy', 'xapic', '--baseline', 'pv-eoi'], /--baseline: "pv-eoi"/],
+    [
+      'the tiny guest with an initrd',
+      () => ['compare', '--guest', 'tiny', '--initrd', stub()],
+      /--guest tiny: it is all in its kernel; leave out --initrd/,
+    ],
+    ['a command line for the tiny guest', () => ['compare', '--append', 'quiet'], /--append: the tiny guest has no command line/],
+    ['the tiny guest as a bzImage', () => ['compare', '--boot', 'bzimage'], /--boot: the tiny guest is an ELF file/],
+    ['more vCPUs than the tiny guest has room for', () => ['compare', '--smp', '65'], /--smp: the tiny guest has up to 64 vCPUs/],
+    ['two guests', () => ['compare', '--guest', 'debian', '--kernel', stub()], /--guest debian: --kernel names another one/],
     ['an unknown event', () => ['trace', '-o', path('t'), '--events', 'kvm_eio'], /--events: "kvm_eio" is not one of kvm_entry/],
     ['an unknown workload', () => ['bench', '--set', 'fob'], /--set: "fob" is not one of sieve, sha256/],
     ['a guest of 16 bits', () => ['bench', '--bits', '16'], /--bits: "16" is not one of 64, 32/],
@@ -72,6 +81,20 @@ describe('bad input', () => {
     expect(stderr).toMatch(message);
     expect(stderr).toMatch(/^exitless: [^\n]+\n$/);
     expect(stdout).toBe('');
+  });
+});
+
+describe('compare', () => {
+  it('needs nothing but itself: compares the tiny guest, and writes what it measured', async () => {
+    const args = ['compare', '--load', '10', '--strategy', 'x2apic,pv-eoi', '--json', path('compare.json')];
+    expect(await runCommandLine(args), stderr).toBe(0);
+    expect(stdout).toMatch(/^tiny guest; 10 rounds of timer, ping-pong, messages, edge, level, nested\n2 vCPUs/);
+    expect(stdout).toMatch(/^EOIs written +−6\d\.\d%$/m);
+    expect(stdout).toMatch(/^\+ unexplained +0 +0$/m);
+    const { summary, runs, machine } = JSON.parse(readFileSync(path('compare.json'), 'utf8'));
+    expect(machine).toMatchObject({ kernel: 'tiny guest', vcpus: 2 });
+    expect(runs).toHaveLength(2);
+    expect(summary.means['pv-eoi']['eois.elided']).toBeGreaterThan(0);
   });
 });
 

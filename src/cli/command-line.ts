@@ -14,8 +14,8 @@ const OUR_ERROR_STATUS = 1;
 const HELP = `
 Examples:
   exitless boot                 Debian's kernel to a shell, here on the terminal
-  exitless compare              what PV EOI saves, measured on the same kernel
-  exitless trace -o trace.txt   every exit and interrupt of it, as ftrace prints them
+  exitless compare              what PV EOI saves, on a kernel of ours (--guest debian: on Debian's)
+  exitless trace -o trace.txt   every exit and interrupt of a run, as ftrace prints them
   exitless objdump --driver flat --state callback,pv-eoi
   exitless bench --set all      how fast guests run`;
 

@@ -25,7 +25,7 @@ interface CompareCommandOptions extends SharedOptions {
   json: string | false;
 }
 
-const DEFAULTS: SharedDefaults = { smp: 2, boot: 'pvh', append: 'console=ttyS0 quiet', guest: 'workload' };
+const DEFAULTS: SharedDefaults = { smp: 2, boot: 'pvh', append: 'console=ttyS0 quiet', guest: 'workload', workloadGuest: 'tiny' };
 const DEFAULT_JSON = 'exitless-compare.json';
 const MAX_REPEAT = 1000;
 
@@ -33,13 +33,15 @@ const HELP = `
 Strategies:
 ${STRATEGIES.map(({ name, description }) => `  ${name.padEnd(14)}${description}`).join('\n')}
 
-Without --kernel, boots Debian's cloud kernel, unpacked by the host (--boot pvh) because all
-strategies boot alike. The workload is timer, IPI and serial load between the lines "@@ start" and
-"@@ done" on the console; an initramfs of yours is measured between the same lines. --smp 1 has no
-IPIs.
+The tiny guest is a kernel of ours, made on the spot: timer ticks, IPI ping-pong, messages between
+groups of CPUs, edge- and level-triggered I/O interrupts, interrupts nested in each other.
+--guest debian boots Debian's cloud kernel, unpacked by the host (--boot pvh) because all strategies
+boot alike, for timer, IPI and serial load. What is measured lies between the lines "@@ start" and
+"@@ done" on the console, in an initramfs of yours too.
 
 Examples:
   exitless compare
+  exitless compare --guest debian
   exitless compare --smp 4 --repeat 10 --strategy x2apic,pv-eoi
   exitless compare --cost vmx-2012 --baseline xapic --json vmx.json
   exitless compare --kernel bzImage --initrd workload.cpio`;

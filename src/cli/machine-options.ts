@@ -15,7 +15,11 @@ import {
   KVM_ON,
   type KvmFeatureSet,
   type MachineOptions,
+  MAX_TINY_VCPUS,
   SHELL_INIT,
+  TINY_WORKLOADS,
+  tinyGuestKernel,
+  UserError,
   WORKLOAD_INIT,
 } from '../index.ts';
 import { debianGuestFiles, type GuestFiles, readInput } from '../platform/node/index.ts';
@@ -26,6 +30,8 @@ export interface SharedOptions {
   kernel?: string;
   initrd?: string;
   append?: string;
+  /** Undefined where the command boots no guest but Linux, or none was asked for. */
+  guest?: GuestName;
   smp: number;
   memory: number;
   boot: BootMethod;
@@ -37,12 +43,18 @@ export interface SharedOptions {
   load: number;
 }
 
+/** Guests that come with us, or by way of apt. */
+export const GUESTS = ['tiny', 'debian'] as const;
+export type GuestName = (typeof GUESTS)[number];
+
 export interface SharedDefaults {
   smp: number;
   boot: BootMethod;
   append: string;
   /** /init of the guest that is booted unless one is given. */
   guest: 'shell' | 'workload';
+  /** Whose kernel runs the workload, where neither `--guest` nor `--kernel` and `--initrd` say so. */
+  workloadGuest?: GuestName;
 }
 
 const MAX_LOAD = 1_000_000;
@@ -64,7 +76,7 @@ export const jitOption = (): Option =>
     .argParser(choice('--jit', ['on', 'off']))
     .default('on', 'on');
 
-export function addSharedOptions(command: Command, { smp, boot, append, guest }: SharedDefaults): Command {
+export function addSharedOptions(command: Command, { smp, boot, append, guest, workloadGuest }: SharedDefaults): Command {
   const init = guest === 'shell' ? 'a shell' : 'the workload';
   const profiles = COST_PROFILES.map(({ name }) => name).join(', ');
   command
@@ -100,6 +112,13 @@ export function addSharedOptions(command: Command, { smp, boot, append, guest }:
     )
     .addOption(new Option('--seed <n>', 'seed of the run: the same seed gives the same run').argParser(seedValue).default(1))
     .addOption(jitOption());
+  if (workloadGuest) {
+    command.addOption(
+      new Option('--guest <which>', "tiny (a kernel of ours, nothing to fetch) or debian (Debian's, with busybox)")
+        .argParser(choice('--guest', GUESTS))
+        .default(undefined, `${workloadGuest}; debian with --initrd`),
+    );
+  }
   if (guest === 'workload') {
     command.addOption(
       new Option('--load <n>', "rounds of each phase of our workload's")
@@ -118,9 +137,28 @@ export interface GuestDescription {
 
 export interface LoadedGuest {
   description: GuestDescription;
-  /** True where the initramfs is our workload's. */
+  /** True where it runs our workload. */
   hasOurWorkload: boolean;
   machine: Omit<MachineOptions, 'apic' | 'kvm' | 'seed' | 'realtime'>;
+}
+
+/** What the tiny guest has no use for is refused rather than left out. */
+function isTiny(
+  { guest, kernel, initrd, append, boot, smp }: SharedOptions,
+  { workloadGuest = 'debian' }: SharedDefaults,
+): boolean {
+  const isLinux = kernel !== undefined || initrd !== undefined;
+  if ((guest ?? (isLinux ? 'debian' : workloadGuest)) !== 'tiny') {
+    if (guest && kernel !== undefined) throw new UserError(`--guest ${guest}: --kernel names another one`);
+    return false;
+  }
+  if (isLinux)
+    throw new UserError(`--guest tiny: it is all in its kernel; leave out ${kernel ? '--kernel' : '--initrd'}, or --guest`);
+  if (append !== undefined) throw new UserError('--append: the tiny guest has no command line (--guest debian has one)');
+  if (boot === 'bzimage') throw new UserError('--boot: the tiny guest is an ELF file, which is started by pvh');
+  if (smp > MAX_TINY_VCPUS)
+    throw new UserError(`--smp: the tiny guest has up to ${MAX_TINY_VCPUS} vCPUs (--guest debian has more)`);
+  return true;
 }
 
 /** Reads the files named, and fetches those not named. */
@@ -130,6 +168,21 @@ export async function loadGuest(
   onProgress: (line: string) => void,
 ): Promise<LoadedGuest> {
   const { kernel: kernelPath, initrd: initrdPath } = options;
+  const hardware = {
+    memoryBytes: options.memory,
+    vcpus: options.smp,
+    boot: options.boot,
+    cost: options.cost,
+    cpu: options.cpu,
+    jit: options.jit === 'on',
+  };
+  if (isTiny(options, defaults)) {
+    return {
+      description: { kernel: 'tiny guest', initrd: `${options.load} rounds of ${TINY_WORKLOADS.join(', ')}` },
+      hasOurWorkload: true,
+      machine: { ...hardware, kernel: tinyGuestKernel(options.load) },
+    };
+  }
   // What the user named is read first: a wrong name should not cost a download.
   const ownKernel = kernelPath === undefined ? undefined : readInput(kernelPath, 'kernel');
   const ownInitrd = initrdPath === undefined ? undefined : readInput(initrdPath, 'initrd');
@@ -154,16 +207,6 @@ export async function loadGuest(
       initrd: initrdName,
     },
     hasOurWorkload,
-    machine: {
-      memoryBytes: options.memory,
-      vcpus: options.smp,
-      kernel: ownKernel ?? readInput((debian as GuestFiles).vmlinuz, 'kernel'),
-      initrd,
-      append,
-      boot: options.boot,
-      cost: options.cost,
-      cpu: options.cpu,
-      jit: options.jit === 'on',
-    },
+    machine: { ...hardware, kernel: ownKernel ?? readInput((debian as GuestFiles).vmlinuz, 'kernel'), initrd, append },
   };
 }

@@ -25,12 +25,19 @@ interface TraceCommandOptions extends SharedOptions {
   timeout?: number;
 }
 
-const DEFAULTS: SharedDefaults = { smp: 2, boot: 'pvh', append: 'console=ttyS0 quiet', guest: 'workload' };
+const DEFAULTS: SharedDefaults = {
+  smp: 2,
+  boot: 'pvh',
+  append: 'console=ttyS0 quiet',
+  guest: 'workload',
+  workloadGuest: 'debian',
+};
 const WORKLOAD_START = '@@ start';
 const WORKLOAD_DONE = '@@ done';
 
 const HELP = `
-Without --initrd, boots the workload of exitless compare and traces that, from "${WORKLOAD_START}" to
+Without --initrd, boots the workload of exitless compare --guest debian (or of --guest tiny) and
+traces that, from "${WORKLOAD_START}" to
 "${WORKLOAD_DONE}" on the console; --from '' traces from power-on. The guest's console goes to
 standard output, or to standard error with -o -.
 
@@ -38,6 +45,7 @@ Events: ${wrapped(TRACEPOINTS, 90)}
 
 Examples:
   exitless trace -o trace.txt
+  exitless trace --guest tiny -o tiny.txt
   exitless trace -o - --from '' --events kvm_msr 2>/dev/null | grep 4b564d04
   exitless trace -o eoi.txt --events kvm_eoi,kvm_pv_eoi,kvm_apic_accept_irq --apic xapic
   exitless trace -o boot.txt --from '' --until 'Run /init' --append console=ttyS0

@@ -82,14 +82,19 @@ function balanceTable({ balance }: Summary, strategies: readonly string[]): stri
   return textTable({ head: ['where the interrupts went', ...strategies], rows: shown });
 }
 
-function intervalNote({ repetitions: n, comparisons }: Summary): string | undefined {
+function intervalNote({ repetitions: n, comparisons, seedMatters }: Summary): string | undefined {
   if (comparisons.length === 0) return undefined;
+  if (n > 1 && !seedMatters) {
+    return 'All repetitions are the same run, whatever the seed: this guest uses nothing random (RDRAND).';
+  }
   if (n === 1) return `One run each: differences have no interval (--repeat ${MINIMUM_PAIRS} or more gives one).`;
+  const alike = comparisons.some(({ differences }) => [...HEADLINES].some((key) => differences[key].alike));
+  const alikeNote = alike ? `\n"in each of ${n}": no run differs in that from another, so there is no interval to give.` : '';
   if (n < MINIMUM_PAIRS) {
-    return `In brackets: the lowest and the highest pair of runs. A 95% interval needs --repeat ${MINIMUM_PAIRS} or more.`;
+    return `In brackets: the lowest and the highest pair of runs. A 95% interval needs --repeat ${MINIMUM_PAIRS} or more.${alikeNote}`;
   }
   return (
     'In brackets: 95% confidence intervals. p is the probability of a difference at least as large\n' +
-    'if there were none; "~" marks those that may well be chance (p ≥ 0.05). Runs differ by their seed.'
+    `if there were none; "~" marks those that may well be chance (p ≥ 0.05). Runs differ by their seed.${alikeNote}`
   );
 }

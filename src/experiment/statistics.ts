@@ -10,7 +10,7 @@
 export interface RelativeDifference {
   /** Of the sums: b / a − 1. NaN where both are 0, Infinity where only a is. */
   estimate: number;
-  /** 95 % confidence interval; undefined below 6 pairs: they cannot bear one. */
+  /** 95 % confidence interval; undefined below 6 pairs, which cannot bear one, and where there is no variation to take one from. */
   interval: readonly [low: number, high: number] | undefined;
   /** Lowest and highest difference of a single pair. */
   range: readonly [low: number, high: number];
@@ -18,6 +18,8 @@ export interface RelativeDifference {
   p: number | undefined;
   /** Pairs. */
   n: number;
+  /** All pairs are the same two values: what was repeated is no sample, and the difference is what it is. */
+  alike: boolean;
 }
 
 export const MINIMUM_PAIRS = 6;
@@ -41,8 +43,9 @@ export function relativeDifference(a: readonly number[], b: readonly number[]): 
     range: [Math.min(...singles), Math.max(...singles)],
     p: undefined,
     n,
+    alike: a.every((value) => value === a[0]) && b.every((value) => value === b[0]),
   };
-  if (n < MINIMUM_PAIRS || !Number.isFinite(result.estimate)) return result;
+  if (n < MINIMUM_PAIRS || result.alike || !Number.isFinite(result.estimate)) return result;
   const typical = subsets(n).map((members) => {
     let numerator = 0;
     let denominator = 0;
@@ -95,13 +98,14 @@ const percent = (difference: number): string => {
 
 /**
  * `−1.1% [−1.9, −0.4] p=0.008 n=20`; `~` in front where it is not significant (p ≥ 0.05). With 2 to 5 pairs: the range of the
- * single pairs, marked as such. With one: the difference alone.
+ * single pairs, marked as such. With one: the difference alone. Where all pairs are alike: the difference, and that they are.
  */
-export function formatDifference({ estimate, interval, range, p, n }: RelativeDifference): string {
+export function formatDifference({ estimate, interval, range, p, n, alike }: RelativeDifference): string {
   if (Number.isNaN(estimate)) return 'none';
   if (!Number.isFinite(estimate)) return 'from 0';
   const value = `${percent(estimate)}%`;
   if (n === 1) return value;
+  if (alike) return `${value} in each of ${n}`;
   if (!interval || p === undefined) return `${value} (${percent(range[0])}…${percent(range[1])}) n=${n}`;
   const pText = p < 0.001 ? 'p<0.001' : `p=${p.toFixed(3)}`;
   return `${p < 0.05 ? '' : '~'}${value} [${percent(interval[0])}, ${percent(interval[1])}] ${pText} n=${n}`;

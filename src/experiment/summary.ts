@@ -16,6 +16,8 @@ export interface Comparison {
 export interface Summary {
   strategies: string[];
   repetitions: number;
+  /** Whether repetitions differ in anything but host time: false where the guest made nothing of the seed. */
+  seedMatters: boolean;
   /** Of the workload: by strategy, then metric. */
   means: Record<string, Record<string, number>>;
   /** The same of each phase. */
@@ -26,6 +28,8 @@ export interface Summary {
   /** Where the workload's interrupts went, all repetitions together. */
   balance: Record<string, InterruptBalance>;
 }
+
+const GUEST_METRICS = METRICS.filter(({ key }) => key !== 'hostSeconds');
 
 /** What every strategy is compared with: the one before it in the list, or always the one named. */
 export type Baseline = 'previous' | (string & {});
@@ -48,6 +52,7 @@ export function summarise(records: readonly RunRecord[], baseline: Baseline = 'p
   return {
     strategies,
     repetitions: runsOf(strategies[0]).length,
+    seedMatters: strategies.some((strategy) => GUEST_METRICS.some((metric) => new Set(values(strategy, metric)).size > 1)),
     means: byStrategy((strategy) => meansOf(runsOf(strategy).map(({ workload }) => workload))),
     phases: Object.fromEntries(phaseNames.map((phase) => [phase, byStrategy((strategy) => phaseMeans(strategy, phase))])),
     boot: byStrategy((strategy) => meansOf(runsOf(strategy).map(({ boot }) => boot))),

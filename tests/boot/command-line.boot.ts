@@ -76,7 +76,7 @@ describe.skipIf(!files)('exitless', () => {
   });
 
   it('compare prints what PV EOI saves, and everything into its file', () => {
-    const args = ['compare', '--strategy', 'x2apic,pv-eoi', '--load', '30', '--json', 'compare.json'];
+    const args = ['compare', '--guest', 'debian', '--strategy', 'x2apic,pv-eoi', '--load', '30', '--json', 'compare.json'];
     const { status, stdout, stderr } = exitless(args);
     expect(status, stderr).toBe(0);
     expect(stderr.trim().split('\n')).toHaveLength(2);

@@ -55,6 +55,12 @@ export function parseKernelReport(output: string): KernelReport {
         });
         report.handled = Array.from({ length: report.cpus }, () => new Map());
         break;
+      case 'start':
+      case 'begin':
+      case 'end':
+      case 'done':
+        if (kind === 'end' && !rest) report.complete = true;
+        break;
       case 'driver':
         report.driver = rest;
         break;
@@ -72,9 +78,6 @@ export function parseKernelReport(output: string): KernelReport {
         break;
       case 'note':
         report.notes.push(rest);
-        break;
-      case 'end':
-        report.complete = true;
         break;
       default:
         throw new Error(`the kernel said: ${line}`);

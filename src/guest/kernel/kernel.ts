@@ -46,6 +46,11 @@ export interface KernelOptions {
   platform?: PlatformFacts | undefined;
   /** Rounds of each workload; none unless given. */
   workloads?: Readonly<Partial<Record<Workload, number>>> | undefined;
+  /**
+   * CPUs pause between the rounds of a workload, and tick at rates of their own, by random numbers below this (a power of two;
+   * loop iterations, timer counts): what makes a run depend on the machine's seed. 0 unless given: they don't.
+   */
+  longestPause?: number | undefined;
   /** The TSC's frequency, for delays; 1 GHz unless given. */
   tscHz?: number | undefined;
   /** Code of one's own, which the boot CPU calls behind the workloads, interrupts on. */
@@ -75,6 +80,7 @@ export interface TinyKernel {
 }
 
 const CPUID_X2APIC = 1 << 21;
+const CPUID_RDRAND = 1 << 30;
 const KVM_LEAVES = 0x4000_0000;
 const KVM_FEATURES = KVM_LEAVES + 1;
 const KVM_SIGNATURE = 0x4b4d_564b; // "KVMK"
@@ -82,7 +88,10 @@ const KVM_FEATURE_PV_EOI = 6;
 const MAX_TEXT_BYTES = 16;
 
 const kernelMain =
-  (options: Required<Pick<KernelOptions, 'state' | 'x2apic'>> & Pick<KernelOptions, 'driver'>, texts: Texts): EmitFunction =>
+  (
+    options: Required<Pick<KernelOptions, 'state' | 'x2apic' | 'longestPause'>> & Pick<KernelOptions, 'driver'>,
+    texts: Texts,
+  ): EmitFunction =>
   (a, abi) => {
     a.call('setup_interrupts');
     a.call('read_firmware_tables');
@@ -111,6 +120,12 @@ const kernelMain =
       a.mov(dword('x2apic_mode'), 1);
       a.mov(dword('x2apic_phys'), 1);
       a.label('.xapic');
+    }
+    if (options.longestPause) {
+      a.mov(eax, 1);
+      a.cpuid();
+      a.and(ecx, CPUID_RDRAND);
+      a.mov(dword('has_rdrand'), ecx);
     }
     a.mov(dword('boot_cpu_has_apic'), 1);
     a.xor(abi.arguments32[0], abi.arguments32[0]);
@@ -221,6 +236,7 @@ function kernelData(
     'receiver_count',
     'serial_leave_alone',
     'nested_logged',
+    'has_rdrand',
     ...variables,
   ])
     variable(name);
@@ -248,22 +264,23 @@ function kernelData(
 
 /** Assembles and links a kernel. */
 export function buildKernel(options: KernelOptions = {}): TinyKernel {
-  const { driver, state = 'pv-eoi', platform = {}, workloads = {}, tscHz = 1e9 } = options;
+  const { driver, state = 'pv-eoi', platform = {}, workloads = {}, longestPause = 0, tscHz = 1e9 } = options;
   const wanted =
     driver === undefined
       ? undefined
       : (DRIVERS.find((candidate) => candidate.name === driver && candidate.bits === options.bits) ?? driverNamed(driver));
   const bits = options.bits ?? wanted?.bits ?? 64;
   if (wanted && wanted.bits !== bits) throw new Error(`the driver ${driver} is for ${wanted.bits}-bit kernels`);
+  if (longestPause & (longestPause - 1)) throw new Error(`longestPause: ${longestPause} is no power of two`);
   const usesX2apic = wanted ? wanted.methods.read === 'native_apic_msr_read' : (options.x2apic ?? true) && bits === 64;
   const texts: Texts = new Map();
   const functions: GuestFunctions = {
     ...consoleFunctions,
     ...processorFunctions(tscHz),
     ...interruptFunctions(state, texts),
-    ...workloadFunctions(workloads, state, texts),
+    ...workloadFunctions(workloads, state, texts, longestPause),
     print_banner: printBanner(texts),
-    kernel_main: kernelMain({ state, driver, x2apic: usesX2apic }, texts),
+    kernel_main: kernelMain({ state, driver, longestPause, x2apic: usesX2apic }, texts),
   };
   const kit = (a: Assembler, abi: GuestAbi): ProgramKit => ({
     a,

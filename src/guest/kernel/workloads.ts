@@ -1,4 +1,7 @@
-/** Workloads: what makes interrupts. Each runs its rounds and says in a line how long they took, by the boot CPU's TSC. */
+/**
+ * Workloads: what makes interrupts. Each runs its rounds between the lines `@@ begin NAME` and `@@ end NAME` (all of them between
+ * `@@ start` and `@@ done`), and says in a line how long they took, by the boot CPU's TSC.
+ */
 
 import type { Assembler } from '../assembler/assembler.ts';
 import { address, al, byte, dl, dword, dx, eax, edx, type GeneralRegister, mem, times } from '../assembler/operands.ts';
@@ -23,6 +26,12 @@ const MAILBOX_SHIFT = 6;
 
 const symbolOf = (workload: Workload): string => `workload_${workload.replace('-', '_')}`;
 
+/** How often a workload does what it does, and whether it takes random pauses in between. */
+interface Rounds {
+  count: number;
+  pauses: boolean;
+}
+
 /** How many interrupts of a vector this CPU has handled. */
 const handled = (abi: GuestAbi, vector: number) => ({ ...abi.perCpu('handled', 32), displacement: 4 * vector });
 
@@ -38,13 +47,14 @@ function sleepUntil(a: Assembler, name: string, ready: () => void): void {
   a.sti();
 }
 
-/** Runs `round` so many times, with the count in the third saved register. */
-function rounds(a: Assembler, abi: GuestAbi, count: number, round: () => void): void {
+/** Runs `round` so many times, with the count in the third saved register; a random pause comes before each, if there are any. */
+function rounds(a: Assembler, abi: GuestAbi, { count, pauses }: Rounds, round: () => void): void {
   const [, , left] = abi.saved;
   const [, , left32] = abi.saved32;
   a.push(left);
   a.mov(left32, count);
   a.label('.round');
+  if (pauses) a.call('random_pause');
   round();
   a.dec(left32);
   a.jnz('.round');
@@ -59,7 +69,7 @@ function maskOf(a: Assembler, abi: GuestAbi, cpu: GeneralRegister): void {
  * Serial interrupts: enabling the transmitter's interrupt while it is empty makes one. `each` is how many to expect of a round.
  */
 const serial =
-  (count: number, level: boolean): GuestFunctions[string] =>
+  (all: Rounds, level: boolean): GuestFunctions[string] =>
   (a, abi) => {
     const [target] = abi.saved;
     const [target32] = abi.saved32;
@@ -72,7 +82,7 @@ const serial =
     a.mov(abi.arguments32[0], level ? REDIRECTION_LEVEL : 0);
     a.call('route_serial');
     a.mov(target32, handled(abi, Vector.serial));
-    rounds(a, abi, count, () => {
+    rounds(a, abi, all, () => {
       // A line that is not taken down strikes again at the EOI, if it is level-triggered.
       if (level) a.mov(dword('serial_leave_alone'), 1);
       a.add(target32, level ? 2 : 1);
@@ -88,9 +98,9 @@ const serial =
   };
 
 const selfInterrupts =
-  (count: number, vector: number): GuestFunctions[string] =>
+  (all: Rounds, vector: number): GuestFunctions[string] =>
   (a, abi) => {
-    rounds(a, abi, count, () => {
+    rounds(a, abi, all, () => {
       a.mov(abi.arguments32[0], vector);
       callMethod(a, abi, 'sendIpiSelf');
     });
@@ -101,9 +111,32 @@ export function workloadFunctions(
   counts: Readonly<Partial<Record<Workload, number>>>,
   state: EoiState,
   texts: Texts,
+  longestPause = 0,
 ): GuestFunctions {
   const count = (workload: Workload): number => counts[workload] ?? 0;
+  const pauses = longestPause > 0;
+  const roundsOf = (workload: Workload): Rounds => ({ count: count(workload), pauses });
   return {
+    /** A number below a power of two that is random where the processor has RDRAND, else 0. Flags, result and scratch are lost. */
+    random_below_longest_pause(a) {
+      a.xor(eax, eax);
+      a.cmp(dword('has_rdrand'), 0);
+      a.je('.none');
+      a.rdrand(eax);
+      a.and(eax, longestPause - 1);
+      a.label('.none');
+      a.ret();
+    },
+    /** So many iterations of nothing. */
+    random_pause(a) {
+      a.call('random_below_longest_pause');
+      a.inc(eax);
+      a.label('.pause');
+      a.dec(eax);
+      a.jnz('.pause');
+      a.ret();
+    },
+
     /** Every CPU's own APIC timer, periodic; they sleep in between. */
     timer_ticks(a, abi) {
       const [target] = abi.saved;
@@ -113,7 +146,11 @@ export function workloadFunctions(
       a.add(target32, count('timer'));
       apicWrite(a, abi, ApicRegister.divideConfiguration, DIVIDE_BY_1);
       apicWrite(a, abi, ApicRegister.lvtTimer, LVT_TIMER_PERIODIC | Vector.timer);
-      apicWrite(a, abi, ApicRegister.initialCount, TICK_COUNTS);
+      if (pauses) {
+        a.call('random_below_longest_pause').note('CPUs tick at rates of their own');
+        a.add(eax, TICK_COUNTS);
+      } else a.mov(eax, TICK_COUNTS);
+      apicWrite(a, abi, ApicRegister.initialCount, eax);
       sleepUntil(a, 'timer', () => {
         a.cmp(handled(abi, Vector.timer), target32);
         a.jge('.ready_timer');
@@ -139,7 +176,7 @@ export function workloadFunctions(
       a.ja('.out');
       a.mov(other32, me32);
       a.xor(other32, 1);
-      rounds(a, abi, count('ping-pong'), () => {
+      rounds(a, abi, roundsOf('ping-pong'), () => {
         sleepUntil(a, 'ball', () => {
           a.cmp(dword('ball'), me32);
           a.je('.ready_ball');
@@ -154,7 +191,7 @@ export function workloadFunctions(
       a.pop(me);
       a.ret();
     },
-    ping_self: selfInterrupts(count('ping-pong'), Vector.reschedule),
+    ping_self: selfInterrupts(roundsOf('ping-pong'), Vector.reschedule),
     workload_ping_pong(a, abi) {
       a.cmp(dword('nr_cpu_ids'), 1);
       a.je('ping_self');
@@ -172,7 +209,7 @@ export function workloadFunctions(
       a.mov(me32, abi.perCpu('cpu_number', 32));
       a.test(me32, 1);
       a.jnz('.out');
-      rounds(a, abi, count('messages'), () => {
+      rounds(a, abi, roundsOf('messages'), () => {
         a.mov(dword(times(me, 4), address('answers')), 0);
         a.xor(box32, box32);
         a.label('.post');
@@ -239,18 +276,22 @@ export function workloadFunctions(
       a.mov(eax, 1);
       a.label('.group');
       a.mov(abi.pointer('receivers'), abi.result);
-      a.popcnt(abi.result, abi.result);
-      a.mov(dword('receiver_count'), eax);
+      a.mov(dword('receiver_count'), 0);
+      a.label('.count').note('POPCNT, for any processor');
+      a.inc(dword('receiver_count'));
+      a.lea(abi.scratch, mem(abi.result, -1));
+      a.and(abi.result, abi.scratch);
+      a.jnz('.count');
       a.mov(abi.arguments32[0], address('send_messages'));
       a.jmp('run_on_all');
     },
 
-    workload_edge: serial(count('edge'), false),
-    workload_level: serial(count('level'), true),
-    workload_nested: selfInterrupts(count('nested'), Vector.nested[0]),
+    workload_edge: serial(roundsOf('edge'), false),
+    workload_level: serial(roundsOf('level'), true),
+    workload_nested: selfInterrupts(roundsOf('nested'), Vector.nested[0]),
     /** An NMI inside a handler, before its EOI; then one for all the others. */
     workload_nmi(a, abi) {
-      rounds(a, abi, count('nmi'), () => {
+      rounds(a, abi, roundsOf('nmi'), () => {
         a.mov(abi.arguments32[0], Vector.withNmi);
         callMethod(a, abi, 'sendIpiSelf');
         a.mov(abi.arguments32[0], Vector.nmi);
@@ -263,16 +304,20 @@ export function workloadFunctions(
     run_workloads(a, abi) {
       const [start] = abi.saved32;
       a.push(abi.saved[0]);
+      printLine(a, abi, texts, ['@@ start']);
       for (const workload of WORKLOADS) {
         if (!count(workload)) continue;
+        printLine(a, abi, texts, [`@@ begin ${workload}`]);
         a.rdtsc();
         a.mov(start, eax);
         a.call(symbolOf(workload));
         a.rdtsc();
         a.sub(eax, start);
         a.mov(start, eax);
+        printLine(a, abi, texts, [`@@ end ${workload}`]);
         printLine(a, abi, texts, [`@@ workload name=${workload} rounds=${count(workload)} cycles=`, start]);
       }
+      printLine(a, abi, texts, ['@@ done']);
       a.pop(abi.saved[0]);
       a.ret();
     },
