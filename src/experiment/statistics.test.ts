@@ -79,7 +79,14 @@ describe('relativeDifference', () => {
 });
 
 describe('formatDifference', () => {
-  const difference = { estimate: -0.011, interval: [-0.019, -0.004], range: [-0.03, 0.01], p: 0.008, n: 20 } as const;
+  const difference = {
+    estimate: -0.011,
+    interval: [-0.019, -0.004],
+    range: [-0.03, 0.01],
+    p: 0.008,
+    n: 20,
+    alike: false,
+  } as const;
 
   it('prints estimate, interval, p and n', () => {
     expect(formatDifference(difference)).toBe('−1.1% [−1.9, −0.4] p=0.008 n=20');
@@ -93,6 +100,12 @@ describe('formatDifference', () => {
     const few = { ...difference, interval: undefined, p: undefined };
     expect(formatDifference({ ...few, n: 3 })).toBe('−1.1% (−3.0…+1.0) n=3');
     expect(formatDifference({ ...few, n: 1 })).toBe('−1.1%');
+  });
+
+  it('makes up no interval where every pair is the same', () => {
+    const difference = relativeDifference([8, 8, 8, 8, 8, 8], [2, 2, 2, 2, 2, 2]);
+    expect(difference).toMatchObject({ estimate: -0.75, interval: undefined, p: undefined, alike: true });
+    expect(formatDifference(difference)).toBe('−75.0% in each of 6');
   });
 
   it('has words for what came from nothing', () => {
