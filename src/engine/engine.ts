@@ -28,7 +28,7 @@ const TRAP_FLAG = 1 << 8;
 const RESUME_FLAG = 1 << 16;
 /** Thrown through generated code: the instruction has met a breakpoint and is begun again, by itself. */
 const STEP_AGAIN = { stepAgain: true } as const;
-const TLB_BYTES = L.TLB_ENTRIES * L.TLB_ENTRY_SIZE;
+const GROUP_WORDS = (L.TLB_GROUP * L.TLB_ENTRY_SIZE) / 4;
 
 /** Which address space each slot of translation contexts holds. */
 class AddressSpaces {
@@ -119,6 +119,8 @@ export class Engine implements Mmu {
     };
     for (const vcpu of this.vcpus) {
       vcpu.mmu = this;
+      // Zeros are no empty TLB: every context is emptied before its first use.
+      for (const context of this.contextsOf(vcpu.base)) this.words.fill(-1, (context + L.CONTEXT_FILLED) >> 2, (context + L.CONTEXT_FILLED + 8) >> 2);
       this.selectSlot(vcpu, 0);
       this.flushAll(vcpu.base);
     }
@@ -638,55 +640,70 @@ export class Engine implements Mmu {
   }
 
   private flushSlot(base: number, slot: number): void {
+    const { words } = this;
     for (let kind = 0; kind < L.CONTEXT_KINDS; kind++) {
       const context = L.contextBase(base, slot, kind);
-      this.memory.bytes.fill(0xff, context, context + TLB_BYTES);
+      for (let half = 0; half < 2; half++) {
+        const filled = ((context + L.CONTEXT_FILLED) >> 2) + half;
+        const start = (context >> 2) + 32 * half * GROUP_WORDS;
+        for (let groups = words[filled]; groups !== 0; groups &= groups - 1) {
+          const first = start + (31 - Math.clz32(groups & -groups)) * GROUP_WORDS;
+          words.fill(-1, first, first + GROUP_WORDS);
+        }
+        words[filled] = 0;
+      }
+      this.flushJumps(context);
     }
-    this.flushJumps(base, slot);
   }
 
-  private flushJumps(base: number, slot: number): void {
-    for (let kind = 0; kind < L.CONTEXT_KINDS; kind++) {
-      const context = L.contextBase(base, slot, kind);
-      const word = (context + L.CONTEXT_GENERATION) >> 2;
-      this.words[word] += L.GENERATION_STEP;
-      // After a turn of the counter old entries could pass for new ones.
-      if (this.words[word] === 0) this.memory.bytes.fill(0, context + L.JUMP_CACHE, context + L.CONTEXT_GENERATION);
-    }
+  private *contextsOf(base: number): Generator<number> {
+    for (let context = 0; context < L.CONTEXT_SLOTS * L.CONTEXT_KINDS; context++) yield L.contextBase(base, 0, 0) + context * L.CONTEXT_SIZE;
+  }
+
+  private flushJumps(context: number): void {
+    const word = (context + L.CONTEXT_GENERATION) >> 2;
+    this.words[word] += L.GENERATION_STEP;
+    // After a turn of the counter old entries could pass for new ones.
+    if (this.words[word] === 0) this.memory.bytes.fill(0, context + L.JUMP_CACHE, context + L.CONTEXT_GENERATION);
+    const pages = (context + L.CONTEXT_JUMP_PAGES) >> 2;
+    this.words.fill(0, pages, pages + L.JUMP_PAGE_BITS / 32);
   }
 
   private flushPageIn(base: number, slot: number, address: bigint): void {
     const { words } = this;
-    const page = BigInt.asIntN(64, address) >> 12n;
-    const pageLow = Number(BigInt.asIntN(32, page));
-    const tlbIndex = Number(page & BigInt(L.TLB_ENTRIES - 1));
+    const page = Number((address >> 12n) & 0xffffn);
+    const tlbIndex = page & (L.TLB_ENTRIES - 1);
+    const pageBit = page & (L.JUMP_PAGE_BITS - 1);
     for (let kind = 0; kind < L.CONTEXT_KINDS; kind++) {
       const context = L.contextBase(base, slot, kind);
       const entry = (context + tlbIndex * L.TLB_ENTRY_SIZE) >> 2;
       words.fill(-1, entry, entry + 4);
-      const first = (context + L.JUMP_CACHE) >> 2;
-      for (let i = first; i < first + (L.JUMP_ENTRIES * L.JUMP_ENTRY_SIZE) / 4; i += 4) {
-        if (words[i + 2] === 0) continue;
-        // In legacy modes the upper half is CS's base.
-        const target = (words[i + 3] & 0xff) === state.CODE_64 ? (words[i] >>> 12) | (words[i + 1] << 20) : (words[i] + words[i + 1]) >>> 12;
-        if (target === pageLow) words[i + 2] = 0;
-      }
+      // Code is rarely what INVLPG is for.
+      if (words[((context + L.CONTEXT_JUMP_PAGES) >> 2) + (pageBit >> 5)] & (1 << (pageBit & 31))) this.flushJumps(context);
     }
   }
 
   /** Takes the right to write past the slow path from every TLB entry of the page at `linear`. */
   private protectCodePage(linear: number): void {
     const { words } = this;
-    const page = ((linear - this.memory.ramBase) >>> 12) * PAGE + this.memory.ramBase;
-    for (const { base } of this.vcpus) {
-      const first = L.contextBase(base, 0, 0);
-      for (let context = 0; context < L.CONTEXT_SLOTS * L.CONTEXT_KINDS; context++) {
-        const start = (first + context * L.CONTEXT_SIZE) >> 2;
-        for (let i = start; i < start + TLB_BYTES / 4; i += L.TLB_ENTRY_SIZE / 4) {
-          // Tags are page-aligned; an invalid one is -1.
-          if (words[i + 2] !== -1 && (words[i + 2] + words[i + 4]) >>> 0 === page) {
-            words[i + 2] = -1;
-            words[i + 3] = -1;
+    const number = (linear - this.memory.ramBase) >>> 12;
+    const page = number * PAGE + this.memory.ramBase;
+    const writer = this.memory.bytes[this.layout.pageWriters + number];
+    if (writer === 0) return;
+    this.memory.bytes[this.layout.pageWriters + number] = 0;
+    const vcpus = writer === L.MANY_WRITERS ? this.vcpus : [this.vcpus[writer - 1]];
+    for (const { base } of vcpus) {
+      for (const context of this.contextsOf(base)) {
+        const filled = (context + L.CONTEXT_FILLED) >> 2;
+        for (let group = 0; group < L.TLB_ENTRIES / L.TLB_GROUP; group++) {
+          if (!(words[filled + (group >> 5)] & (1 << (group & 31)))) continue;
+          const start = (context >> 2) + group * GROUP_WORDS;
+          for (let i = start; i < start + GROUP_WORDS; i += L.TLB_ENTRY_SIZE / 4) {
+            // Tags are page-aligned; an invalid one is -1.
+            if (words[i + 2] !== -1 && (words[i + 2] + words[i + 4]) >>> 0 === page) {
+              words[i + 2] = -1;
+              words[i + 3] = -1;
+            }
           }
         }
       }

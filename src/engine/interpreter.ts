@@ -257,7 +257,7 @@ function generate(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model
   const dataAccess = effect('data_access', 3);
   const helperReferences = new Map(Object.entries(helpers).map(([name, f]) => [name, value(`helper_${name}`, f.length)]));
 
-  const access = buildMemoryAccess(module, memory, layout, { pageFault, nonCanonical, mmioRead, mmioWrite, codeWritten, resolve, raise, segmentFault, dataAccess, staleHandler: 1 + MICRO_OPS.indexOf('stale') }, model);
+  const access = buildMemoryAccess(module, memory, layout, { pageFault, nonCanonical, mmioRead, mmioWrite, codeWritten, resolve, raise, checkPage, segmentFault, dataAccess, staleHandler: 1 + MICRO_OPS.indexOf('stale') }, model);
   const targets: HandlerTargets = {
     handlerType: module.type(HANDLER),
     readSlow: access.readSlow,
@@ -281,7 +281,7 @@ function generate(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model
   const microOp = {} as Record<MicroOp, number>;
   for (const name of MICRO_OPS) {
     const f = module.function(`micro_${name}`, HANDLER);
-    buildMicroOp(f, name, targets, checkPage);
+    buildMicroOp(f, name, targets, access.checkPage);
     microOp[name] = handlers.push(f) - 1;
   }
   const shared = new Map<string, number>();

@@ -68,6 +68,12 @@ export const JUMP_ENTRY_SIZE = 16;
 /** The generation, an i32 with its low 8 bits (where the mode goes) clear. */
 export const CONTEXT_GENERATION = JUMP_CACHE + JUMP_ENTRIES * JUMP_ENTRY_SIZE;
 export const GENERATION_STEP = 256;
+/** Which groups of TLB entries may hold anything, a bit each: what a flush has to empty, and a search to look through. i64 */
+export const CONTEXT_FILLED = CONTEXT_GENERATION + 8;
+export const TLB_GROUP = TLB_ENTRIES / 64;
+/** Pages that the jump cache may know targets in, by the low bits of their number, a bit each: what INVLPG has to reckon with. */
+export const CONTEXT_JUMP_PAGES = CONTEXT_GENERATION + 16;
+export const JUMP_PAGE_BITS = 256;
 export const CONTEXT_SIZE = CONTEXT_GENERATION + 64;
 export const CONTEXT_KINDS = 4;
 export const CHECKED_CONTEXT = 3;
@@ -81,7 +87,7 @@ const ARENA_START = 4096;
 export const SCRATCH = 1024;
 
 /** Blocks by the linear address of their first byte, for what the jump caches miss: address, mode, first operation; i32 each. */
-export const BLOCK_ENTRIES = 1 << 15;
+export const BLOCK_ENTRIES = 1 << 16;
 export const BLOCK_ENTRY_SIZE = 16;
 
 export interface Layout {
@@ -89,6 +95,8 @@ export interface Layout {
   vcpuBytes: number;
   /** 8 bytes for each page of RAM: a bit for each 64 bytes that code was decoded from. */
   codeLines: number;
+  /** A byte for each page of RAM: the vCPU (1 and up) that may have an entry in a TLB that lets writes through to it, or MANY_WRITERS. */
+  pageWriters: number;
   blockTable: number;
   /** Where decoded operations go, in chunks. */
   operations: number;
@@ -100,10 +108,13 @@ export interface Layout {
 /** The arena for `vcpuCount` vCPUs and `ramBytes` of RAM. */
 export function layOut(vcpuCount: number, ramBytes: number, operationBytes = 96 << 20): Layout {
   const codeLines = ARENA_START + vcpuCount * VCPU_BYTES;
-  const blockTable = codeLines + (ramBytes / 4096) * 8;
+  const pageWriters = codeLines + (ramBytes / 4096) * 8;
+  const blockTable = pageWriters + ramBytes / 4096;
   const operations = blockTable + BLOCK_ENTRIES * BLOCK_ENTRY_SIZE;
-  return { vcpuCount, vcpuBytes: VCPU_BYTES, codeLines, blockTable, operations, operationBytes, arenaBytes: operations + operationBytes };
+  return { vcpuCount, vcpuBytes: VCPU_BYTES, codeLines, pageWriters, blockTable, operations, operationBytes, arenaBytes: operations + operationBytes };
 }
+
+export const MANY_WRITERS = 255;
 
 /** Linear address of vCPU `index`'s state. */
 export const vcpuBase = (index: number): number => ARENA_START + index * VCPU_BYTES;

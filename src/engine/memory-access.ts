@@ -51,6 +51,8 @@ export interface MemoryImports {
   raise: FunctionReference;
   /** (vcpu, segment, bytes, write): looks closely at an access to the offset in ARGUMENT; returns where it is allowed. */
   segmentFault: FunctionReference;
+  /** (vcpu, op): looks closely at an instruction whose second page is not where it was, or nowhere: 1 where it may run. May raise. */
+  checkPage: FunctionReference;
   /** (vcpu, bytes, write): an access to the address in ARGUMENT 3 while data breakpoints are armed. May raise. */
   dataAccess: FunctionReference;
   /** Table index of the handler that blocks of changed code are left with. */
@@ -65,6 +67,7 @@ export interface MemoryAccess {
   bulk: FunctionReference;
   codeCheck: FunctionReference;
   lookup: FunctionReference;
+  checkPage: FunctionReference;
   segmentLinear: FunctionReference;
   stackLinear: FunctionReference;
 }
@@ -264,14 +267,21 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
       f.if(samePage(0).or(samePage(1)).or(samePage(2)).or(samePage(3)), () => f.return(f.get(linear)));
     });
     // The entry lets writes through only where the next one has nothing to do: page dirty, no code in it.
-    const slot = f.let(
-      vcpu.load('i32.load', state.TLB_BASE).add(f.get(virtual).shrU(12).wrap().and(L.TLB_ENTRIES - 1).mul(L.TLB_ENTRY_SIZE)),
-    );
+    const context = f.let(vcpu.load('i32.load', state.TLB_BASE));
+    const slot = f.let(context.add(f.get(virtual).shrU(12).wrap().and(L.TLB_ENTRIES - 1).mul(L.TLB_ENTRY_SIZE)));
     const page = f.let(f.get(virtual).and(-4096));
-    const free = f.get(dirty).nonZero().and(f.get(writable)).and(codeLinesAt(f.get(linear)).load('i64.load').eqz());
+    const free = f.let(f.get(dirty).nonZero().and(f.get(writable)).and(codeLinesAt(f.get(linear)).load('i64.load').eqz()));
     f.store('i64.store', slot, page, L.TLB_READ);
     f.store('i64.store', slot, select(free, page, i64(L.TLB_INVALID)), L.TLB_WRITE);
     f.store('i32.store', slot, f.get(linear).sub(f.get(virtual).wrap()), L.TLB_ADDEND);
+    const group = i64(1).shl(f.get(virtual).shrU(12 + Math.log2(L.TLB_GROUP)));
+    f.store('i64.store', context, context.load('i64.load', L.CONTEXT_FILLED).or(group), L.CONTEXT_FILLED);
+    f.if(free, () => {
+      const writer = f.let(f.get(linear).sub(memory.ramBase).shrU(12).add(layout.pageWriters));
+      const known = f.let(writer.load('i32.load8_u'));
+      const own = f.let(vcpu.sub(L.vcpuBase(0)).divU(layout.vcpuBytes).add(1));
+      f.if(known.ne(own), () => f.store('i32.store8', writer, select(known, i32(L.MANY_WRITERS), own)));
+    });
     f.return(f.get(linear));
   }
 
@@ -318,11 +328,17 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.return(linear);
   }
 
-  /** (to, from, bytes): copies a few bytes one by one. */
+  /** (to, from, bytes): copies a few bytes, an operand's at once. */
   const copyBytes = module.function('copy_bytes', { parameters: ['i32', 'i32', 'i32'], results: [] });
   {
     const f = copyBytes;
     const i = f.local('i32');
+    for (const [bytes, load, store] of [[8, 'i64.load', 'i64.store'], [4, 'i32.load', 'i32.store'], [1, 'i32.load8_u', 'i32.store8'], [16, 'v128.load', 'v128.store']] as const) {
+      f.if(f.parameter(2).eq(bytes), () => {
+        f.store(store, f.parameter(0), f.parameter(1).load(load));
+        f.return();
+      });
+    }
     f.loop((again) => {
       f.if(f.get(i).geS(f.parameter(2)), () => f.return());
       f.store('i32.store8', f.parameter(0).add(f.get(i)), f.parameter(1).add(f.get(i)).load('i32.load8_u'));
@@ -427,6 +443,11 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
       f.return(block);
     });
     const remember = (found: Expression): void => {
+      // In legacy modes the target lies relative to CS.
+      const target = rip.add(vcpu.load('i64.load', state.CODE_KEY).shrU(32));
+      const page = f.let(target.shrU(12).wrap().and(L.JUMP_PAGE_BITS - 1));
+      const word = f.let(context.add(page.shrU(5).shl(2)));
+      f.store('i32.store', word, word.load('i32.load', L.CONTEXT_JUMP_PAGES).or(i32(1).shl(page)), L.CONTEXT_JUMP_PAGES);
       f.store('i64.store', entry, key, L.JUMP_CACHE);
       f.store('i32.store', entry, found, L.JUMP_CACHE + 8);
       f.store('i32.store', entry, mode, L.JUMP_CACHE + 12);
@@ -475,5 +496,18 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.returnCall(segmentLinear, vcpu, op, i32(state.SS), offset, bytes, i32(1));
   }
 
-  return { fill, fillQuiet, readSlow, writeSlow, bulk, codeCheck, lookup, segmentLinear, stackLinear };
+  /** (vcpu, op) -> 1 where an instruction across pages still goes on where it did when it was decoded (`op` is its page check). */
+  const checkPage = module.function('check_page', { parameters: ['i32', 'i32'], results: ['i32'] });
+  {
+    const f = checkPage;
+    const [vcpu, op] = [f.parameter(0), f.parameter(1)];
+    f.if(vcpu.load('i32.load', state.CODE_MODE).eq(state.CODE_64), () => {
+      const next = vcpu.load('i64.load', state.CODE_BASE).add(4096);
+      const linear = f.call(fill, vcpu, next, userBit(vcpu).or(Access.execute | Access.quiet));
+      f.if(linear.eq(op.load('i32.load', L.OP_IMMEDIATE)).and(linear.ne(MMIO)), () => f.return(i32(1)));
+    });
+    f.returnCall(imports.checkPage, vcpu, op);
+  }
+
+  return { fill, fillQuiet, readSlow, writeSlow, bulk, codeCheck, lookup, checkPage, segmentLinear, stackLinear };
 }
