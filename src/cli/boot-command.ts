@@ -13,6 +13,8 @@ import { runReport } from './run-report.ts';
 interface BootCommandOptions extends SharedOptions {
   apic: 'xapic' | 'x2apic';
   realtime?: boolean;
+  testDevice?: true;
+  debugConsole?: string;
   timeout?: number;
   stats?: true;
   json?: string;
@@ -41,6 +43,7 @@ Examples:
   exitless boot
   exitless boot --smp 4 --memory 1G --apic xapic --stats
   exitless boot --kernel bzImage --initrd initramfs.cpio --append 'console=ttyS0 quiet'
+  exitless boot --kernel hello.elf --test-device --append 'a multiboot kernel of yours'
   exitless boot --kvm=-pv-eoi,-steal-time --cost vmx-2012 --json counters.json
   echo 'cat /proc/interrupts' | exitless boot --smp 2`;
 
@@ -53,6 +56,8 @@ export function bootCommand(program: Command, onStatus: (status: number) => void
     )
     .option('--realtime', 'idle time takes as long as it says (the default at a terminal)')
     .option('--no-realtime', 'idle time is skipped, and the same seed gives the same run')
+    .option('--debug-console <file>', 'write there what the guest writes to port 0xe9; - is standard output')
+    .option('--test-device', 'add the device that bare-metal test programs drive: interrupt lines, latches, MMIO')
     .addOption(new Option('--timeout <seconds>', "break off after so many of the host's seconds").argParser(seconds))
     .option('--stats', 'print the counters at the end')
     .option('--json <file>', 'write them, and everything about the run')
@@ -64,9 +69,10 @@ export function bootCommand(program: Command, onStatus: (status: number) => void
 
 async function boot(options: BootCommandOptions): Promise<number> {
   const json = options.json === undefined ? undefined : new OutputFile(options.json, 'JSON file');
+  const debugConsole = options.debugConsole === undefined ? undefined : new OutputFile(options.debugConsole, 'debug console');
   const guest = await loadGuest(options, DEFAULTS, (line) => process.stderr.write(`${line}\n`));
-  const { apic, kvm, seed, realtime = process.stdin.isTTY === true } = options;
-  const machine = new Machine({ ...guest.machine, apic, kvm, seed, realtime });
+  const { apic, kvm, seed, testDevice, realtime = process.stdin.isTTY === true } = options;
+  const machine = new Machine({ ...guest.machine, apic, kvm, seed, testDevice, realtime });
 
   let leaving = false;
   /** When the guest last printed, or was told that there is no more input. */
@@ -82,6 +88,13 @@ async function boot(options: BootCommandOptions): Promise<number> {
     lastNanoseconds = machine.nowNanoseconds;
     terminal.write(bytes);
   });
+  if (debugConsole) {
+    const decoder = new TextDecoder();
+    machine.debugConsole.onOutput((bytes) => {
+      debugConsole.write(decoder.decode(bytes, { stream: true }));
+      debugConsole.flush();
+    });
+  }
   const repeatEndOfInput = (): void => {
     if (!terminal.inputHasEnded || machine.nowNanoseconds < lastNanoseconds + SILENCE_NANOSECONDS) return;
     lastNanoseconds = machine.nowNanoseconds;
@@ -101,6 +114,7 @@ async function boot(options: BootCommandOptions): Promise<number> {
     const isQuiet = end.kind === 'left' || (end.kind === 'ended' && end.end === 'power-off' && !terminal.isTerminal);
     if (!isQuiet) terminal.notice(`exitless: ${describeEnd(end)}`);
     if (options.stats) process.stderr.write(`\n${formatCounters(machine.counters())}\n`);
+    debugConsole?.close();
     json?.write(`${JSON.stringify(runReport(machine, guest, options, end), undefined, 2)}\n`);
     json?.close();
     return exitStatusOf(end);

@@ -98,6 +98,29 @@ describe('compare', () => {
   });
 });
 
+describe('a bare-metal kernel', () => {
+  /** A flat multiboot image at 1 MiB: writes "ok" to the debug console and leaves with code 21. */
+  const kernel = () => {
+    const code = [0xb0, 0x6f, 0xe6, 0xe9, 0xb0, 0x6b, 0xe6, 0xe9, 0xb8, 21, 0, 0, 0, 0xe7, 0xf4];
+    const words = [0x1bad_b002, 0x1_0000, -(0x1bad_b002 + 0x1_0000), 0x10_0000, 0x10_0000, 0, 0, 0x10_0020];
+    return file('kernel.bin', new Uint8Array([...new Uint8Array(Int32Array.from(words).buffer), ...code]));
+  };
+
+  it.each([[], ['--boot', 'multiboot', '--test-device']])('runs, and gives the exit status %s', async (...options) => {
+    const status = await runCommandLine([
+      'boot',
+      '--kernel',
+      kernel(),
+      '--no-realtime',
+      '--debug-console',
+      path('out'),
+      ...options,
+    ]);
+    expect(status).toBe(43);
+    expect(readFileSync(path('out'), 'utf8')).toBe('ok');
+  });
+});
+
 describe('help', () => {
   it.each([['--help'], ['boot', '--help'], ['compare', '--help'], ['trace', '--help'], ['bench', '--help']])(
     '%s %s has examples',

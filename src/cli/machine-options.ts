@@ -65,9 +65,10 @@ export const memoryOption = (size: string): Option =>
 
 /** Without a default the command has one of its own: PVH for 64-bit kernels. */
 export function bootOption(boot?: BootMethod): Option {
-  const option = new Option('--boot <how>', 'auto, bzimage (the kernel unpacks itself) or pvh (the host unpacks it)').argParser(
-    choice('--boot', ['auto', 'bzimage', 'pvh']),
-  );
+  const option = new Option(
+    '--boot <how>',
+    'auto, bzimage (the kernel unpacks itself), pvh (the host unpacks it) or multiboot',
+  ).argParser(choice('--boot', ['auto', 'bzimage', 'pvh', 'multiboot']));
   return boot ? option.default(boot, boot) : option;
 }
 
@@ -80,7 +81,10 @@ export function addSharedOptions(command: Command, { smp, boot, append, guest, w
   const init = guest === 'shell' ? 'a shell' : 'the workload';
   const profiles = COST_PROFILES.map(({ name }) => name).join(', ');
   command
-    .option('--kernel <file>', "bzImage or ELF vmlinux to boot (default: Debian's cloud kernel, fetched by apt)")
+    .option(
+      '--kernel <file>',
+      "bzImage, ELF vmlinux or multiboot kernel to boot (default: Debian's cloud kernel, fetched by apt)",
+    )
     .option(
       '--initrd <file>',
       `initramfs (default: ours, with busybox and ${init}${guest === 'shell' ? '; none with --kernel' : ''})`,

@@ -270,15 +270,19 @@ export class Machine {
 
   /** Runs until the budget is used up, the run ends, or (with `realtime`) everything sleeps. Ended runs stay ended. */
   run(budget: RunBudget = {}): RunResult {
+    const result = this.advance(budget);
+    this.serial.flush();
+    this.debugConsole.flush();
+    return result;
+  }
+
+  private advance(budget: RunBudget): RunResult {
     const stopTime = this.frontier() + (budget.guestNanoseconds ?? NEVER);
     const stopInstructions = this.instructions + (budget.instructions ?? NEVER);
     try {
       while (!this.ended) {
         const time = this.interrupted >= 0 ? this.cyclesOf(this.interrupted) * NANOSECONDS_PER_CYCLE : this.frontier();
-        if (time >= stopTime || (budget.instructions !== undefined && this.instructions >= stopInstructions)) {
-          this.serial.flush();
-          return { kind: 'budget' };
-        }
+        if (time >= stopTime || (budget.instructions !== undefined && this.instructions >= stopInstructions)) return { kind: 'budget' };
         const deadline = this.queue.deadline;
         // A slice that the budget cut short goes on first: budgets must not change what happens.
         const next = this.interrupted >= 0 ? this.interrupted : this.lagging();
@@ -287,10 +291,7 @@ export class Machine {
             this.end('hung', 'every vCPU is halted and nothing can wake one');
             break;
           }
-          if (this.realtime && deadline > this.allowedUntil) {
-            this.serial.flush();
-            return { kind: 'idle', untilNanoseconds: deadline };
-          }
+          if (this.realtime && deadline > this.allowedUntil) return { kind: 'idle', untilNanoseconds: deadline };
           this.fireAt(deadline);
         } else if (this.interrupted < 0 && deadline <= this.cyclesOf(next) * NANOSECONDS_PER_CYCLE) this.fireAt(deadline);
         else this.slice(next, deadline, stopTime, budget.instructions === undefined ? MAX_SLICE : stopInstructions - this.instructions);
@@ -299,7 +300,6 @@ export class Machine {
       if (!(error instanceof EmulationFailure)) throw error;
       this.end('emulation-failure', `${error.message}\n${this.stateReport()}`);
     }
-    this.serial.flush();
     return this.ended as RunResult;
   }
 

@@ -29,6 +29,16 @@ describe('an output file', () => {
     expect(readFileSync(path, 'utf8')).toBe('new');
   });
 
+  it('keeps what was there until there is something new', () => {
+    const path = join(folder, 'old');
+    writeFileSync(path, 'hours of work');
+    const file = new OutputFile(path, 'trace');
+    file.write('x');
+    expect(readFileSync(path, 'utf8')).toBe('hours of work');
+    file.close();
+    expect(readFileSync(path, 'utf8')).toBe('x');
+  });
+
   it('is refused before any work is done where it cannot be written', () => {
     expect(() => new OutputFile(join(folder, 'none', 'trace'), 'trace')).toThrow(UserError);
     expect(() => new OutputFile(folder, 'trace')).toThrow(/^cannot write the trace .*: it is a directory$/);

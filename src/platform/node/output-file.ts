@@ -1,6 +1,9 @@
-/** A file the user named for results, or standard output: opened before the work that it is for, so that a wrong name costs nothing. */
+/**
+ * A file the user named for results, or standard output. It is opened before the work that it is for, so that a wrong name costs
+ * nothing; what was in it goes when there is something to take its place.
+ */
 
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, constants, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { UserError } from '../../machine/user-error.ts';
 import { fileErrorReason } from './files.ts';
 
@@ -16,19 +19,21 @@ export class OutputFile {
   isBroken = false;
   private readonly descriptor: number;
   private buffer = '';
+  private hasOldContent: boolean;
 
   /** `what` is its part, as in "JSON file"; the path `-` is standard output. Throws a UserError where it cannot be written. */
   constructor(path: string, what: string) {
     this.path = path;
     this.isStandardOutput = path === '-';
+    this.hasOldContent = !this.isStandardOutput;
     try {
-      this.descriptor = this.isStandardOutput ? STANDARD_OUTPUT : openSync(path, 'w');
+      this.descriptor = this.isStandardOutput ? STANDARD_OUTPUT : openSync(path, constants.O_WRONLY | constants.O_CREAT);
     } catch (error) {
       throw new UserError(`cannot write the ${what} ${path}: ${writeErrorReason(error)}`, { cause: error });
     }
   }
 
-  /** Text is gathered; `close` writes the rest. */
+  /** Text is gathered; `flush` and `close` write the rest. */
   write(text: string): void {
     this.buffer += text;
     if (this.buffer.length >= BUFFER_CHARACTERS) this.flush();
@@ -39,17 +44,28 @@ export class OutputFile {
     if (!this.isStandardOutput) closeSync(this.descriptor);
   }
 
-  private flush(): void {
+  flush(): void {
     const bytes = Buffer.from(this.buffer);
     this.buffer = '';
     if (this.isBroken) return;
     try {
+      if (this.hasOldContent) truncate(this.descriptor);
+      this.hasOldContent = false;
       for (let offset = 0; offset < bytes.length; ) offset += writeSync(this.descriptor, bytes, offset);
     } catch (error) {
       this.isBroken = (error as NodeJS.ErrnoException).code === 'EPIPE';
       if (this.isBroken) return;
       throw new UserError(`cannot write ${this.path}: ${writeErrorReason(error)}`, { cause: error });
     }
+  }
+}
+
+/** Devices and pipes have no length, and say so by EINVAL. */
+function truncate(descriptor: number): void {
+  try {
+    ftruncateSync(descriptor);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
   }
 }
 
