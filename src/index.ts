@@ -87,12 +87,23 @@ export {
   type EoiPath,
   type EoiState,
   eoiPaths,
+  exitProgram,
   type ListedMethod,
   METHODS,
   objdump,
 } from './guest/index.ts';
 export { buildInitramfs, busyboxApplets, type FileContent, type InitramfsOptions } from './guest-files/initramfs.ts';
-export { DEFAULT_LOAD, SHELL_INIT, WORKLOAD_INIT } from './guest-files/init-scripts.ts';
+export {
+  COMMAND_INIT,
+  COMMAND_PATH,
+  DEFAULT_LOAD,
+  EXIT_PROGRAM_PATH,
+  SHELL_INIT,
+  WORKLOAD_INIT,
+} from './guest-files/init-scripts.ts';
+export { EXIT_STATUS_PORT } from './devices/debug-ports.ts';
+export { type FileEntry, readCpio, writeCpio } from './guest-files/cpio.ts';
+export { packageTree } from './guest-files/package-tree.ts';
 
 // Benchmarks
 export {

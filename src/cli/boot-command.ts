@@ -37,7 +37,8 @@ ${ESCAPE_HELP.map((line) => `  ${line}`).join('\n')}
 Input may be a pipe; after its end the guest gets Ctrl-D when it is silent.
 
 Exit status: 0 power-off, 3 reboot, 4 panic, 5 triple fault, 6 hung, 7 emulation failure, ${TIMEOUT_STATUS} timeout;
-what the guest writes to port 0xf4 gives its own. 2 is a mistake in what was given, 1 one of ours.
+what the guest writes to ports 0xf4 and 0xf5 gives its own. 2 is a mistake in what was given,
+1 one of ours.
 
 Examples:
   exitless boot

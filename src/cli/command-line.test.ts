@@ -66,11 +66,34 @@ describe('bad input', () => {
     ['more vCPUs than the tiny guest has room for', () => ['compare', '--smp', '65'], /--smp: the tiny guest has up to 64 vCPUs/],
     ['two guests', () => ['compare', '--guest', 'debian', '--kernel', stub()], /--guest debian: --kernel names another one/],
     ['an unknown event', () => ['trace', '-o', path('t'), '--events', 'kvm_eio'], /--events: "kvm_eio" is not one of kvm_entry/],
-    ['an unknown workload', () => ['bench', '--set', 'fob'], /--set: "fob" is not one of sieve, sha256/],
-    ['a guest of 16 bits', () => ['bench', '--bits', '16'], /--bits: "16" is not one of 64, 32/],
     ['a trace without a file', () => ['trace'], /required option '-o, --output <file>'/],
     ['a trace into no folder', () => ['trace', '-o', path('no/t')], /cannot write the trace .*: its folder does not exist/],
     ['JSON into a directory', () => ['boot', '--json', folder], /cannot write the JSON file .*: it is a directory/],
+    ['an initramfs without a place', () => ['initramfs'], /required option '--output <file>'/],
+    [
+      'an initramfs into no folder',
+      () => ['initramfs', '--output', path('no/i')],
+      /cannot write the initramfs .*: its folder does not/,
+    ],
+    ['a name of no package', () => ['initramfs', '--package', '-y', '--output', path('i')], /"-y" is not a name of a package/],
+    ['a missing init', () => ['initramfs', '--init', path('none'), '--output', path('i')], /cannot read the init script/],
+    [
+      'a missing file',
+      () => ['initramfs', '--file', `${path('none')}:/x`, '--output', path('i')],
+      /cannot read the file .*none: there is no/,
+    ],
+    ['a file to nowhere', () => ['initramfs', '--file', stub(), '--output', path('i')], /--file: ".*" is not HOST:GUEST/],
+    [
+      'a file to a relative path',
+      () => ['initramfs', '--file', `${stub()}:x`, '--output', path('i')],
+      /--file: .* absolute path/,
+    ],
+    [
+      'an architecture of others',
+      () => ['initramfs', '--arch', 'arm64', '--output', path('i')],
+      /"arm64" is not one of amd64, i386/,
+    ],
+    ['two things to run', () => ['initramfs', '--run', 'a', '--init', 'b', '--output', path('i')], /--init and --run exclude/],
     ['an unknown option', () => ['boot', '--smb', '2'], /unknown option '--smb' \(Did you mean --smp\?\)/],
     ['an unknown command', () => ['bot'], /unknown command 'bot' \(Did you mean boot\?\)/],
     ['an argument too many', () => ['boot', 'bzImage'], /too many arguments/],
@@ -122,14 +145,18 @@ describe('a bare-metal kernel', () => {
 });
 
 describe('help', () => {
-  it.each([['--help'], ['boot', '--help'], ['compare', '--help'], ['trace', '--help'], ['bench', '--help']])(
-    '%s %s has examples',
-    async (...args) => {
-      expect(await runCommandLine(args.filter(Boolean))).toBe(0);
-      expect(stdout).toMatch(/Examples:\n {2}exitless /);
-      expect(Math.max(...stdout.split('\n').map(({ length }) => length))).toBeLessThanOrEqual(102);
-    },
-  );
+  it.each([
+    ['--help'],
+    ['boot', '--help'],
+    ['compare', '--help'],
+    ['trace', '--help'],
+    ['bench', '--help'],
+    ['initramfs', '--help'],
+  ])('%s %s has examples', async (...args) => {
+    expect(await runCommandLine(args.filter(Boolean))).toBe(0);
+    expect(stdout).toMatch(/Examples:\n {2}exitless /);
+    expect(Math.max(...stdout.split('\n').map(({ length }) => length))).toBeLessThanOrEqual(102);
+  });
 
   it('prints the version of package.json', async () => {
     const packageJson = JSON.parse(readFileSync(join(import.meta.dirname, '..', '..', 'package.json'), 'utf8'));

@@ -5,6 +5,7 @@ import { UserError, VERSION, WorkloadError } from '../index.ts';
 import { benchCommand } from './bench-command.ts';
 import { bootCommand } from './boot-command.ts';
 import { compareCommand } from './compare-command.ts';
+import { initramfsCommand } from './initramfs-command.ts';
 import { objdumpCommand } from './objdump-command.ts';
 import { traceCommand } from './trace-command.ts';
 
@@ -16,6 +17,7 @@ Examples:
   exitless boot                 Debian's kernel to a shell, here on the terminal
   exitless compare              what PV EOI saves, on a kernel of ours (--guest debian: on Debian's)
   exitless trace -o trace.txt   every exit and interrupt of a run, as ftrace prints them
+  exitless initramfs --package stress-ng --output stress.cpio
   exitless objdump --driver flat --state callback,pv-eoi
   exitless bench --set all      how fast guests run`;
 
@@ -32,6 +34,7 @@ function createProgram(onStatus: (status: number) => void): Command {
   traceCommand(program, onStatus);
   objdumpCommand(program);
   benchCommand(program);
+  initramfsCommand(program);
   for (const command of [program, ...program.commands]) {
     command.exitOverride();
     command.allowExcessArguments(false);

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import { A20Gate } from './a20-gate.ts';
-import { DebugConsole, DebugExit, debugExitStatus, PostCodePort, SystemControlPortA } from './debug-ports.ts';
+import { DEBUG_EXIT_PORT, DebugConsole, DebugExit, EXIT_STATUS_PORT, PostCodePort, SystemControlPortA } from './debug-ports.ts';
 
 it('the POST code is the last byte written', () => {
   const port = new PostCodePort();
@@ -38,11 +38,12 @@ it('port 0x92 resets when bit 0 rises', () => {
   expect(resets).toBe(1);
 });
 
-it('isa-debug-exit ends the run with the code, odd as an exit status', () => {
-  const codes: number[] = [];
-  const port = new DebugExit((code) => codes.push(code));
+it('isa-debug-exit ends the run with the code, odd as an exit status, or with the status that is written beside it', () => {
+  const statuses: number[] = [];
+  const port = new DebugExit((status) => statuses.push(status));
   port.write(0, 4, 0);
   port.write(0, 1, 0x10);
-  expect(codes).toEqual([0, 0x10]);
-  expect(codes.map(debugExitStatus)).toEqual([1, 0x21]);
+  port.write(EXIT_STATUS_PORT - DEBUG_EXIT_PORT, 1, 0);
+  port.write(EXIT_STATUS_PORT - DEBUG_EXIT_PORT, 1, 42);
+  expect(statuses).toEqual([1, 0x21, 0, 42]);
 });

@@ -1,6 +1,6 @@
 /**
  * Four one-register devices: POST code (0x80), debug console (0xE9, Bochs), system control port A (0x92: fast A20
- * and reset) and isa-debug-exit (0xF4, QEMU).
+ * and reset) and isa-debug-exit (0xF4, QEMU), with an addition of ours at 0xF5.
  */
 
 import type { AccessBytes, BusDevice } from '../memory/bus.ts';
@@ -73,16 +73,21 @@ export class SystemControlPortA extends ByteRegisters {
   }
 }
 
+/** QEMU's device cannot say that all is well, or anything even: a byte written here is the exit status itself. */
+const STATUS_OFFSET = 1;
+/** Where our guests write their exit status. */
+export const EXIT_STATUS_PORT = DEBUG_EXIT_PORT + STATUS_OFFSET;
+
 /** The exit status that a code written to isa-debug-exit ends a run with. */
-export function debugExitStatus(code: number): number {
+function debugExitStatus(code: number): number {
   return ((code << 1) | 1) & 0xff;
 }
 
-/** isa-debug-exit: a write, of any width, ends the run with that code. */
+/** isa-debug-exit: a write, of any width, ends the run with `code << 1 | 1`, or at 0xF5 with what is written. */
 export class DebugExit implements BusDevice {
-  private readonly onExit: (code: number) => void;
+  private readonly onExit: (exitStatus: number) => void;
 
-  constructor(onExit: (code: number) => void) {
+  constructor(onExit: (exitStatus: number) => void) {
     this.onExit = onExit;
   }
 
@@ -90,7 +95,7 @@ export class DebugExit implements BusDevice {
     return 0;
   }
 
-  write(_offset: number, _bytes: AccessBytes, value: number): void {
-    this.onExit(value);
+  write(offset: number, bytes: AccessBytes, value: number): void {
+    this.onExit(offset === STATUS_OFFSET && bytes === 1 ? value : debugExitStatus(value));
   }
 }

@@ -26,6 +26,36 @@ setsid cttyhack sh -c 'sh; ${DRAIN}'
 ${POWER_OFF}
 `;
 
+/** Where `COMMAND_INIT` finds what to run, and the program that ends the run with a status. */
+export const COMMAND_PATH = '/etc/exitless/command';
+export const EXIT_PROGRAM_PATH = '/etc/exitless/exit';
+
+/**
+ * Runs what the kernel's command line has behind ` -- `, or else the script at `COMMAND_PATH`, or else a shell; then powers off. A
+ * status that is not 0 is what the run ends with.
+ */
+export const COMMAND_INIT = `#!/bin/sh
+${MOUNT}
+mkdir -p /dev/shm && mount -t tmpfs tmpfs /dev/shm
+ip link set lo up 2>/dev/null
+export PATH=/usr/local/bin:/usr/bin:/usr/sbin HOME=/root TERM=\${TERM:-vt100} PS1='\\w # '
+cd /root
+[ $# = 0 ] && [ -f ${COMMAND_PATH} ] && set -- sh ${COMMAND_PATH}
+if [ $# = 0 ]; then
+  echo "Linux $(uname -r), $(nproc) CPU(s). Type exit to power off."
+  setsid cttyhack sh -c 'sh; ${DRAIN}'
+else
+  "$@"
+fi
+status=$?
+if [ $status != 0 ]; then
+  echo "exit status $status"
+  ${DRAIN}
+  ${EXIT_PROGRAM_PATH} $status
+fi
+${POWER_OFF}
+`;
+
 /** Rounds of each phase of the workload, unless the command line says `load=N`. */
 export const DEFAULT_LOAD = 500;
 

@@ -10,10 +10,12 @@ export type FileContent = Uint8Array | string | { data: Uint8Array | string; mod
 export interface InitramfsOptions {
   /** What the kernel runs first: a script or a program. */
   init: Uint8Array | string;
-  /** A static busybox, put at /bin/busybox with its applets as links in /bin. */
+  /** A static busybox, put at /bin/busybox with its applets as links in /bin, where `tree` has no program of that name. */
   busybox?: Uint8Array;
   /** Applets to link; unless given, all that the binary names. */
   applets?: readonly string[];
+  /** What everything else is put into, in its order: the files of packages, as `packageTree` merges them. */
+  tree?: readonly FileEntry[];
   /** More files by their absolute path; their directories are made. They replace what lies at the same path. */
   files?: Readonly<Record<string, FileContent>>;
 }
@@ -55,28 +57,81 @@ export function busyboxApplets(busybox: Uint8Array): string[] {
   return new TextDecoder('latin1').decode(busybox.subarray(start, end)).split('\0');
 }
 
+/** Links that lead to links, before it is a circle. As Linux has it. */
+const MAX_LINKS = 40;
+
+/** A file tree in the making. As in a file system, what is put behind a symbolic link to a directory lies where the link leads. */
+class FileTree {
+  private readonly entries = new Map<string, FileEntry>();
+
+  /** Where `path` leads, and what is there. The last part is not followed. */
+  locate(path: string): { path: string; entry: FileEntry | undefined } {
+    let links = 0;
+    let parts = path.split('/');
+    for (let depth = 1; depth < parts.length; depth++) {
+      const parent = this.entries.get(parts.slice(0, depth).join('/'));
+      if (parent?.kind !== 'symlink') continue;
+      if (++links > MAX_LINKS) throw new RangeError(`the links in /${path} go in circles`);
+      const base = parent.target.startsWith('/') ? [] : parts.slice(0, depth - 1);
+      parts = withoutDots([...base, ...parent.target.split('/'), ...parts.slice(depth)]);
+      depth = 0;
+    }
+    const real = parts.join('/');
+    return { path: real, entry: this.entries.get(real) };
+  }
+
+  /** Makes the directories it lies in. A directory that is there already stays as it is; anything else is replaced. */
+  add(entry: FileEntry): void {
+    const { path, entry: present } = this.locate(entry.path);
+    if (entry.kind === 'directory' && present && this.isDirectory(present)) return;
+    if (entry.kind !== 'directory' && present?.kind === 'directory') throw new RangeError(`/${path} is a directory`);
+    const parts = path.split('/');
+    for (let depth = 1; depth < parts.length; depth++) {
+      const parentPath = parts.slice(0, depth).join('/');
+      const parent = this.entries.get(parentPath);
+      if (!parent) this.entries.set(parentPath, { kind: 'directory', path: parentPath, mode: DIRECTORIES[parentPath] ?? 0o755 });
+      else if (parent.kind !== 'directory') throw new RangeError(`/${path} lies in /${parentPath}, which is a file`);
+    }
+    this.entries.set(path, { ...entry, path });
+  }
+
+  /** Parents come before what is in them. */
+  list(): FileEntry[] {
+    return [...this.entries.values()];
+  }
+
+  private isDirectory(entry: FileEntry, links = 0): boolean {
+    if (entry.kind !== 'symlink') return entry.kind === 'directory';
+    if (links === MAX_LINKS) throw new RangeError(`the links in /${entry.path} go in circles`);
+    const { path, entry: target } = this.locate(`${entry.path}/.`); // as a parent it is followed
+    return path === '' || (target !== undefined && this.isDirectory(target, links + 1));
+  }
+}
+
+/** Resolves `.` and `..`; above the root is the root. */
+function withoutDots(parts: readonly string[]): string[] {
+  const result: string[] = [];
+  for (const part of parts) {
+    if (part === '..') result.pop();
+    else if (part !== '' && part !== '.') result.push(part);
+  }
+  return result;
+}
+
 /** An uncompressed cpio archive for `--initrd`. The same options make the same bytes. */
 export function buildInitramfs(options: InitramfsOptions): Uint8Array {
-  const entries = new Map<string, FileEntry>();
-  const add = (entry: FileEntry): void => {
-    const parts = entry.path.split('/');
-    for (let depth = 1; depth < parts.length; depth++) {
-      const path = parts.slice(0, depth).join('/');
-      const parent = entries.get(path);
-      if (!parent) entries.set(path, { kind: 'directory', path, mode: DIRECTORIES[path] ?? 0o755 });
-      else if (parent.kind === 'file') throw new RangeError(`/${entry.path} lies in /${path}, which is a file`);
-    }
-    entries.set(entry.path, entry);
-  };
-  for (const [path, mode] of Object.entries(DIRECTORIES)) add({ kind: 'directory', path, mode });
-  for (const device of DEVICES) add(device);
+  const tree = new FileTree();
+  for (const entry of options.tree ?? []) tree.add(entry);
+  for (const [path, mode] of Object.entries(DIRECTORIES)) tree.add({ kind: 'directory', path, mode });
+  for (const device of DEVICES) tree.add(device);
   if (options.busybox) {
-    add({ kind: 'file', path: 'bin/busybox', mode: 0o755, data: options.busybox });
+    tree.add({ kind: 'file', path: 'bin/busybox', mode: 0o755, data: options.busybox });
     for (const applet of options.applets ?? busyboxApplets(options.busybox)) {
-      if (applet !== 'busybox') add({ kind: 'symlink', path: `bin/${applet}`, target: 'busybox' });
+      const isThere = ['bin', 'sbin', 'usr/bin', 'usr/sbin'].some((folder) => tree.locate(`${folder}/${applet}`).entry);
+      if (!isThere) tree.add({ kind: 'symlink', path: `bin/${applet}`, target: 'busybox' });
     }
   }
-  add({ kind: 'file', path: 'init', mode: 0o755, data: bytesOf(options.init) });
-  for (const [path, content] of Object.entries(options.files ?? {})) add(entryOf(path.replace(/^\/+/, ''), content));
-  return writeCpio([...entries.values()]);
+  tree.add({ kind: 'file', path: 'init', mode: 0o755, data: bytesOf(options.init) });
+  for (const [path, content] of Object.entries(options.files ?? {})) tree.add(entryOf(path.replace(/^\/+/, ''), content));
+  return writeCpio(tree.list());
 }

@@ -6,6 +6,7 @@ export { DRIVERS, driverNamed, PROBE_ORDER } from './apic/drivers/all.ts';
 export { type Assembler, assembler, type ObjectCode } from './assembler/assembler.ts';
 export { link, type LinkedImage, type LinkOptions } from './assembler/linker.ts';
 export { type EoiPath, eoiPaths } from './eoi-cost.ts';
+export { exitProgram } from './exit-program.ts';
 export { compareObjdumps, type ListedMethod, listing, objdump } from './listing.ts';
 export { buildKernel, type KernelOptions, type PlatformFacts, type TinyKernel } from './kernel/kernel.ts';
 export { type KernelReport, parseKernelReport } from './kernel/kernel-report.ts';

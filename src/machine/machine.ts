@@ -13,7 +13,6 @@ import { Activity, type Vcpu } from '../cpu/vcpu.ts';
 import { Engine } from '../engine/engine.ts';
 import { EmulationFailure, type Environment, type Intercept } from '../engine/environment.ts';
 import { layOut } from '../engine/layout.ts';
-import { debugExitStatus } from '../devices/debug-ports.ts';
 import { DEFAULT_RTC_EPOCH_SECONDS } from '../devices/rtc-cmos.ts';
 import { ApicRegister } from '../interrupts/apic-registers.ts';
 import { IoApic } from '../interrupts/io-apic.ts';
@@ -176,7 +175,7 @@ export class Machine {
       onDebugByte: (byte) => this.debugConsole.put(byte),
       onReset: () => (this.panicked ? this.end('panic', 'the kernel panicked and reset the machine') : this.end('reboot', 'the guest reset the machine')),
       onSleep: () => this.end('power-off', 'the guest powered off'),
-      onDebugExit: (code) => this.finish({ kind: 'ended', end: 'debug-exit', exitStatus: debugExitStatus(code), report: `the guest left by port 0xf4 with code ${code}` }),
+      onDebugExit: (exitStatus) => this.finish({ kind: 'ended', end: 'debug-exit', exitStatus, report: `the guest left by the debug exit with status ${exitStatus}` }),
     });
     this.watchForPanic();
 

@@ -34,7 +34,7 @@ export interface PcDevicesOptions {
   onDebugByte(byte: number): void;
   onReset(): void;
   onSleep(sleepType: number): void;
-  onDebugExit(code: number): void;
+  onDebugExit(exitStatus: number): void;
 }
 
 const AUXILIARY_IRQ = 12;

@@ -16,7 +16,8 @@ import {
 } from '../../experiment/benchmark.ts';
 import { LineReader } from '../../experiment/markers.ts';
 import { UserError } from '../../machine/user-error.ts';
-import { DEFAULT_CACHE_FOLDER, debianGuestFiles, type GuestFiles } from './debian-packages.ts';
+import { DEFAULT_CACHE_FOLDER } from './apt.ts';
+import { debianGuestFiles, type GuestFiles } from './debian-packages.ts';
 import { readInput } from './files.ts';
 import { nodeHost } from './host.ts';
 
@@ -78,7 +79,7 @@ export interface BenchmarkGuest {
 
 /** Fetches and builds what platforms boot, where it is not in the cache. Throws a UserError where that fails. */
 export async function benchmarkGuest(bits: BenchmarkBits, onProgress: (line: string) => void): Promise<BenchmarkGuest> {
-  const files = await debianGuestFiles({ onProgress, architecture: bits === 64 ? 'amd64' : 'i386' });
+  const files = await debianGuestFiles({ onProgress, kernel: bits === 64 ? 'cloud-amd64' : '686' });
   const program = await buildBenchmark(bits, onProgress);
   // Natively it is run, too.
   chmodSync(files.busybox, 0o755);

@@ -1,11 +1,12 @@
 import { spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { AptArchive, fakeApt, noApt } from '../../../tests/apt-archive.ts';
 import { UserError } from '../../machine/user-error.ts';
-import { type CommandRunner, debianGuestFiles, debianPackages } from './debian-packages.ts';
+import type { CommandRunner } from './apt.ts';
+import { debianGuestFiles, debianPackages } from './debian-packages.ts';
 
 let folder: string;
 let cacheFolder: string;
@@ -16,42 +17,6 @@ beforeEach(() => {
   cacheFolder = mkdtempSync(join(folder, 'cache-'));
 });
 afterAll(() => rmSync(folder, { recursive: true }));
-
-/** What an apt of ours knows: paragraphs of the index, and .deb files. */
-interface FakeArchive {
-  index: Map<string, string>;
-  debs: Map<string, string>;
-}
-
-function commandFailure(stderr: string): Error {
-  return Object.assign(new Error('Command failed'), { code: 100, stderr });
-}
-
-/** An apt that serves the archive, and finds nothing in the system's own lists where `systemLists` is false. */
-function fakeApt(archive: FakeArchive, { systemLists = true } = {}): { run: CommandRunner; calls: string[] } {
-  const calls: string[] = [];
-  const run: CommandRunner = async (command, args, cwd) => {
-    const words = args.filter((arg, index) => arg !== '-o' && args[index - 1] !== '-o');
-    calls.push([command, ...words].join(' '));
-    const name = words.at(-1) ?? '';
-    if (words.includes('update')) return '';
-    if (!systemLists && !args.some((arg) => arg.startsWith('Dir::State::lists='))) throw commandFailure('E: No packages found\n');
-    if (command === 'apt-cache') {
-      const paragraph = archive.index.get(name);
-      if (!paragraph) throw commandFailure('N: Unable to locate package\nE: No packages found\n');
-      return paragraph;
-    }
-    const deb = archive.debs.get(name);
-    if (!deb) throw commandFailure(`E: Unable to fetch ${name}\n`);
-    copyFileSync(deb, join(cwd, basename(deb)));
-    return '';
-  };
-  return { run, calls };
-}
-
-const noApt: CommandRunner = async (command) => {
-  throw Object.assign(new Error(`spawn ${command} ENOENT`), { code: 'ENOENT', syscall: `spawn ${command}` });
-};
 
 async function failureOf(promise: Promise<unknown>): Promise<string> {
   const error = await promise.then(
@@ -91,33 +56,18 @@ describe('Debian packages', () => {
 
 const dpkgMissing = spawnSync('dpkg-deb', ['--version']).error !== undefined;
 describe.skipIf(dpkgMissing)('Debian packages, built here', () => {
-  let archive: FakeArchive;
+  let archive: AptArchive;
 
   beforeAll(() => {
-    archive = { index: new Map(), debs: new Map() };
-    const publish = (name: string, version: string, files: Record<string, string>, depends = ''): void => {
-      const tree = mkdtempSync(join(folder, 'tree-'));
-      const write = (path: string, text: string): void => {
-        mkdirSync(join(tree, path, '..'), { recursive: true });
-        writeFileSync(join(tree, path), text);
-      };
-      const control = `Package: ${name}\nVersion: ${version}\nArchitecture: amd64\nMaintainer: a <a@b>\nDescription: d\n`;
-      write('DEBIAN/control', control);
-      for (const [path, text] of Object.entries(files)) write(path, text);
-      const deb = join(folder, `${name}_${version.replace(':', '%3a')}_amd64.deb`);
-      expect(spawnSync('dpkg-deb', ['--root-owner-group', '-b', tree, deb]).status).toBe(0);
-      const sha256 = createHash('sha256').update(readFileSync(deb)).digest('hex');
-      archive.debs.set(`${name}=${version}`, deb);
-      archive.index.set(name, `${control}${depends}Filename: pool/x.deb\nSHA256: ${sha256}\n\n`);
-    };
+    archive = new AptArchive(folder);
     const kernelFiles = {
       'boot/vmlinuz-6.1-cloud': 'KERNEL',
       'boot/System.map-6.1-cloud': 'MAP',
       'lib/modules/6.1/x.ko': 'MODULE',
     };
-    publish('linux-image-6.1-cloud-amd64', '6.1.1-1', kernelFiles);
-    publish('linux-image-cloud-amd64', '6.1.1-1', {}, 'Depends: linux-base, linux-image-6.1-cloud-amd64 (= 6.1.1-1)\n');
-    publish('busybox-static', '1:1.35', { 'usr/bin/busybox': 'BUSYBOX', 'usr/share/doc/x': 'DOC' });
+    archive.publish('linux-image-6.1-cloud-amd64', '6.1.1-1', kernelFiles);
+    archive.publish('linux-image-cloud-amd64', '6.1.1-1', {}, ['Depends: linux-base, linux-image-6.1-cloud-amd64 (= 6.1.1-1)']);
+    archive.publish('busybox-static', '1:1.35', { 'usr/bin/busybox': 'BUSYBOX', 'usr/share/doc/x': 'DOC' });
   });
 
   it('resolve the metapackage, keep the wanted files only, and name their versions', async () => {

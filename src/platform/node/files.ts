@@ -1,7 +1,10 @@
 /** Reading what the user names on the command line; every way it can fail is one line for the user. */
-import { readFileSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import type { FileContent } from '../../guest-files/initramfs.ts';
 import { UserError } from '../../machine/user-error.ts';
 
+const PERMISSIONS = 0o7777;
 const REASONS: Record<string, string> = {
   ENOENT: 'there is no such file',
   ENOTDIR: 'a part of its path is not a directory',
@@ -34,5 +37,24 @@ export function readInput(path: string, what: string): Uint8Array {
   } catch (error) {
     if (error instanceof UserError) throw error;
     return fail(fileErrorReason(error), error);
+  }
+}
+
+/** The file at `host`, or all that is in the folder there, as files of a guest: by their path, with their modes and links. */
+export function readFiles(host: string, guest: string): Record<string, FileContent> {
+  try {
+    const stat = statSync(host);
+    if (stat.isFile()) return { [guest]: { data: readFileSync(host), mode: stat.mode & PERMISSIONS } };
+    if (!stat.isDirectory()) throw new UserError(`cannot read the file ${host}: it is neither a file nor a folder`);
+    return Object.assign(
+      {},
+      ...readdirSync(host, { withFileTypes: true }).map((entry): Record<string, FileContent> => {
+        const [from, to] = [join(host, entry.name), `${guest}/${entry.name}`];
+        return entry.isSymbolicLink() ? { [to]: { symlink: readlinkSync(from) } } : readFiles(from, to);
+      }),
+    );
+  } catch (error) {
+    if (error instanceof UserError) throw error;
+    throw new UserError(`cannot read the file ${host}: ${fileErrorReason(error)}`, { cause: error });
   }
 }

@@ -2,6 +2,7 @@
  * What Exitless needs of Node, for programs that run there (`exitless/node`): files, Debian's kernel, clock and event loop.
  */
 
+export { type GuestArchitecture, type DebianPackagesOptions, DEFAULT_CACHE_FOLDER } from './apt.ts';
 export {
   type BenchmarkBits,
   type BenchmarkGuest,
@@ -14,16 +15,17 @@ export {
   threadTimes,
 } from './benchmark-host.ts';
 export {
-  DEFAULT_CACHE_FOLDER,
+  DEBIAN_KERNELS,
+  type DebianKernel,
   type DebianPackage,
-  type DebianPackagesOptions,
+  debianBusybox,
   debianGuestFiles,
   debianPackages,
-  type GuestArchitecture,
   type GuestFiles,
   type GuestFilesOptions,
   type PackageRequest,
 } from './debian-packages.ts';
-export { fileErrorReason, readInput } from './files.ts';
+export { type DebianTree, type DebianTreeOptions, debianTree } from './debian-tree.ts';
+export { fileErrorReason, readFiles, readInput } from './files.ts';
 export { nodeHost } from './host.ts';
 export { OutputFile } from './output-file.ts';

@@ -33,6 +33,12 @@ export class OutputFile {
     }
   }
 
+  /** Bytes, behind all text that was written before. */
+  writeBytes(bytes: Uint8Array): void {
+    this.flush();
+    this.put(bytes);
+  }
+
   /** Text is gathered; `flush` and `close` write the rest. */
   write(text: string): void {
     this.buffer += text;
@@ -47,6 +53,10 @@ export class OutputFile {
   flush(): void {
     const bytes = Buffer.from(this.buffer);
     this.buffer = '';
+    this.put(bytes);
+  }
+
+  private put(bytes: Uint8Array): void {
     if (this.isBroken) return;
     try {
       if (this.hasOldContent) truncate(this.descriptor);
