@@ -12,7 +12,7 @@ import * as state from '../src/cpu/state.ts';
 import { Activity, Cr0, Cr4, Efer, type Vcpu } from '../src/cpu/vcpu.ts';
 import { Engine } from '../src/engine/engine.ts';
 import type { Environment } from '../src/engine/environment.ts';
-import { layOut } from '../src/engine/layout.ts';
+import { CYCLES_SEEN, layOut } from '../src/engine/layout.ts';
 import { type Assembler, assembler } from '../src/guest/assembler/assembler.ts';
 import { GuestMemory } from '../src/memory/guest-memory.ts';
 
@@ -87,11 +87,9 @@ export class EngineBench {
   readonly accesses: string[] = [];
   /** What MMIO and port reads give. */
   readValue = 0;
-  /** Told before `readTsc` and `cpuid` answer: a place to look from, in the middle of a block. */
+  /** Told before CPUID and IN are answered: a place to look from, in the middle of a block. */
   onAsked: (vcpu: Vcpu) => void = () => {};
   private readonly pending: number[];
-  /** TSCs count from the last reset on. */
-  private readonly retiredAtReset: number[] = [];
   private nextTable = TABLES;
   private nextFrame = FREE;
 
@@ -172,7 +170,9 @@ export class EngineBench {
     vcpu.mmu.flushAll(vcpu.base);
     this.setPrivilege(vcpu, 0);
     vcpu.activity = Activity.halted;
-    this.retiredAtReset[vcpu.index] = this.engine.retired(vcpu);
+    // TSCs count from the last reset on.
+    this.memory.view.setBigInt64(CYCLES_SEEN, 0n, true);
+    vcpu.set64(state.TSC_OFFSET, -BigInt(this.engine.retired(vcpu)));
   }
 
   private setPrivilege(vcpu: Vcpu, cpl: 0 | 3): void {
@@ -313,11 +313,8 @@ export class EngineBench {
     const log = (text: string): void => void this.accesses.push(text);
     return {
       model,
-      readTsc: (vcpu) => {
+      portRead: (vcpu, port, bytes) => {
         this.onAsked(vcpu);
-        return BigInt(this.engine.retired(vcpu) - this.retiredAtReset[vcpu.index]);
-      },
-      portRead: (_vcpu, port, bytes) => {
         log(`in ${bytes} @${port.toString(16)}`);
         return this.readValue;
       },

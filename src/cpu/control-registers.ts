@@ -168,10 +168,12 @@ export function resetVcpu(vcpu: Vcpu, init: boolean): void {
   const contexts = vcpu.get32(state.TLB_SLOT);
   // What is left of the slice is none of the guest's.
   const budget = vcpu.get32(state.BUDGET);
+  const retired = vcpu.get64(state.RETIRED_BASE);
   memory.bytes.fill(0, base, base + state.VCPU_STATE_SIZE);
   vcpu.set32(state.TLB_SLOT, contexts);
   vcpu.set32(state.TLB_BASE, contexts);
   vcpu.set32(state.BUDGET, budget);
+  vcpu.set64(state.RETIRED_BASE, retired);
   if (keep) memory.bytes.set(keep, base + state.XMM);
   else {
     vcpu.set32(state.MXCSR, 0x1f80);

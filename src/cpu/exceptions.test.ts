@@ -2,7 +2,7 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { assemble, EngineBench, IST1, KERNEL, KERNEL_STACK, PAGE, Pf, Pte, READ_WRITE, RSP0, Selector, type Stop, type Trap, USER_READ_WRITE } from '../../tests/engine-bench.ts';
 import type { Assembler } from '../guest/assembler/assembler.ts';
-import { ax, cx, ds, eax, es, gs, mem, qword, r8, r11, rax, rbx, rcx, rdi, rsp, ss } from '../guest/assembler/operands.ts';
+import { al, ax, cx, ds, eax, es, gs, mem, qword, r8, r11, rax, rbx, rcx, rdi, rsp, ss } from '../guest/assembler/operands.ts';
 import { MAX_CPU_MODEL } from './cpu-model.ts';
 import * as state from './state.ts';
 import { Efer, Flag, Vector } from './vcpu.ts';
@@ -470,7 +470,7 @@ describe('interrupts', () => {
     bench.onAsked = () => bench.interrupt(0x40);
     bench.vcpu.set64(state.RCX, BigInt(Selector.data));
     bench.vcpu.set64(state.RBX, KERNEL_STACK - 0x100n);
-    expect(run((a) => void a.rdtsc().mov(ss, cx).mov(rsp, rbx).nop().hlt(), { rflags: 2n | IF })).toMatchObject({ vector: 0x40, rip: CODE + 7n, rsp: KERNEL_STACK - 0x100n });
+    expect(run((a) => void a.in(al, 0x80).mov(ss, cx).mov(rsp, rbx).nop().hlt(), { rflags: 2n | IF })).toMatchObject({ vector: 0x40, rip: CODE + 7n, rsp: KERNEL_STACK - 0x100n });
   });
 
   it.each<[string, (a: Assembler) => void, bigint]>([

@@ -35,6 +35,7 @@ const isContributory = (vector: number): boolean => vector === 0 || (vector >= 1
  * delivery of INT n returns to is that instruction, at `restart`.
  */
 export function deliver(vcpu: Vcpu, vector: number, code: number, kind: EventKind, restart = vcpu.rip): void {
+  if ((kind === 'external' || kind === 'fault') && vector !== Vector.debug && vcpu.mmu.enterHandler(vcpu.base, vector, code, kind === 'fault')) return;
   let [v, c, k] = [vector, code, kind];
   for (;;) {
     try {

@@ -33,6 +33,8 @@ export interface Mmu {
   flushPage(base: number, address: bigint): void;
   /** INVPCID types 0 and 1: those of one PCID, of one page where `address` is given. */
   flushPcid(base: number, pcid: number, address?: bigint): void;
+  /** Delivers an event to a 64-bit handler at level 0, at RIP; false, and nothing has changed, where it takes more than that. */
+  enterHandler(base: number, vector: number, code: number, isFault: boolean): boolean;
   /** The slice ends at the next block. */
   requestExit(base: number): void;
   /** Bytes of RAM at a linear address were written by the processor: code decoded from them goes. */

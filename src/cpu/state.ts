@@ -46,7 +46,7 @@ export const EXIT_LOOKUP = 1;
 export const EXIT_INTERPRET = 2;
 /** RIP, true only outside of generated code (and while a helper that synchronised it runs). */
 export const RIP = 208;
-/** Cycles charged to this vCPU beyond one for each instruction, an i64. */
+/** Cycles of this vCPU that are no instructions: charged or slept. An i64. */
 export const CHARGED = 216;
 /** Linear address of the TLB in use, an i32: changes with CPL, RFLAGS.AC under SMAP, CR3's PCID, CR0/CR4. */
 export const TLB_BASE = 224;
@@ -157,5 +157,15 @@ export const BREAKPOINTS = 1340;
 export const CODE_BREAKPOINTS = 1;
 export const DATA_BREAKPOINTS = 2;
 export const PORT_BREAKPOINTS = 4;
+
+/** BUDGET and what the running block has not done yet below this: the instructions the vCPU has retired. An i64, true while it runs. */
+export const RETIRED_BASE = 1344;
+/** Instructions retired at the last fault (an i64), and how many faults have come since without one between them (an i32). */
+export const LAST_FAULT = 1352;
+export const FRUITLESS_FAULTS = 1360;
+/** Error code of the page fault that a quiet walk met, -1 for a non-canonical address. i32 */
+export const FAULT_CODE = 1364;
+/** Non-zero while generated code may deliver page faults by itself: not while an instruction runs alone. i32 */
+export const TAKES_FAULTS = 1368;
 
 export const VCPU_STATE_SIZE = 2048;

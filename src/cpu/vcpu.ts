@@ -75,6 +75,11 @@ export class Vcpu {
   /** A 64-bit word as a number: exact below 2^53. */
   getNumber(offset: number): number { return this.get32(offset) + this.get32(offset + 4) * 2 ** 32; }
 
+  setNumber(offset: number, value: number): void {
+    this.set32(offset, value % 2 ** 32);
+    this.set32(offset + 4, Math.floor(value / 2 ** 32));
+  }
+
   register(number: number): bigint { return this.get64(state.GPR + 8 * number); }
   setRegister(number: number, value: bigint): void { this.set64(state.GPR + 8 * number, value); }
 

@@ -14,6 +14,7 @@ import type { GuestMemory } from '../memory/guest-memory.ts';
 import { BlockCache } from './block-cache.ts';
 import { EmulationFailure, type Environment } from './environment.ts';
 import { DebugUnit } from './debug-unit.ts';
+import { FRUITLESS_FAULT_COST, MOST_FRUITLESS_FAULTS } from './event-delivery.ts';
 import { createHelpers } from './helpers.ts';
 import { createInterpreter, type Interpreter } from './interpreter.ts';
 import { Jit } from './jit/jit.ts';
@@ -21,9 +22,6 @@ import * as L from './layout.ts';
 
 const PAGE = 4096;
 const PCID_MASK = 0xfffn;
-/** Nested faults that real programs have at most, and what one more costs in instructions. */
-const MOST_FRUITLESS_FAULTS = 64;
-const FRUITLESS_FAULT_COST = 64;
 const TRAP_FLAG = 1 << 8;
 const RESUME_FLAG = 1 << 16;
 /** Thrown through generated code: the instruction has met a breakpoint and is begun again, by itself. */
@@ -53,9 +51,8 @@ export class Engine implements Mmu {
   private readonly retiredBefore: Float64Array;
   private useCounter = 0;
   private running = -1;
-  /** Instructions the slice was given, and those taken back from it by `requestExit`. */
-  private granted = 0;
-  private deferred = 0;
+  /** Of the running vCPU: what it had retired, plus the slice, less what was taken back from it: RETIRED_BASE. */
+  private retiredBase = 0;
   /** What is left of the slice while a single instruction is run. */
   private stepReserve = 0;
   private exitRequested = false;
@@ -66,9 +63,6 @@ export class Engine implements Mmu {
   compilesSteps = false;
   /** In `stepInstruction`, and there met with a software interrupt. */
   private stepping = false;
-  /** Faults in a row without an instruction between them, and what was retired at the last. */
-  private fruitlessFaults = 0;
-  private retiredAtFault = -1;
   /** In `step`: breakpoints that are met are noted. */
   private debugging = false;
   private interrupted = false;
@@ -142,7 +136,20 @@ export class Engine implements Mmu {
     const op = vcpu.get32(state.CURRENT_OP);
     // The block was paid for when it was entered; what lies behind the running instruction, and that itself, has not happened yet.
     const unpaid = op === 0 ? 0 : this.memory.view.getInt16(op + L.OP_REMAINING, true) + 1;
-    return before + this.granted - this.deferred - this.words[(vcpu.base + state.BUDGET) >> 2] - unpaid;
+    return this.retiredBase - this.words[(vcpu.base + state.BUDGET) >> 2] - unpaid;
+  }
+
+  private setRetiredBase(vcpu: Vcpu, instructions: number): void {
+    this.retiredBase = instructions;
+    vcpu.setNumber(state.RETIRED_BASE, instructions);
+  }
+
+  /** Cycles since power-on as the vCPU's TSC counts them: never less than any vCPU has seen. */
+  cycles(vcpu: Vcpu): number {
+    const { view } = this.memory;
+    const seen = Math.max(Number(view.getBigInt64(L.CYCLES_SEEN, true)), this.retired(vcpu) + vcpu.getNumber(state.CHARGED));
+    view.setBigInt64(L.CYCLES_SEEN, BigInt(seen), true);
+    return seen;
   }
 
   /**
@@ -156,8 +163,7 @@ export class Engine implements Mmu {
     const { words } = this;
     this.jit?.compileQueue();
     this.running = vcpu.index;
-    this.granted = budget;
-    this.deferred = 0;
+    this.setRetiredBase(vcpu, this.retiredBefore[vcpu.index] + budget);
     this.exitRequested = false;
     words[budgetWord] = budget;
     words[(base + state.CURRENT_OP) >> 2] = 0;
@@ -175,7 +181,10 @@ export class Engine implements Mmu {
             // INIT stops it, a triple fault shuts it down.
             if (words[budgetWord] <= 0 || words[(base + state.ACTIVITY) >> 2] !== Activity.running) break;
             if (this.mustStep(vcpu)) this.step(vcpu);
-            else exports.run(base);
+            else {
+              words[(base + state.TAKES_FAULTS) >> 2] = 1;
+              exports.run(base);
+            }
           }
           words[(base + state.CURRENT_OP) >> 2] = 0;
         } catch (error) {
@@ -320,6 +329,7 @@ export class Engine implements Mmu {
   private execute(vcpu: Vcpu, iterate: boolean): { iteration: BlockCache['iteration']; shadowsDebug: boolean; returns: boolean } {
     const { words } = this;
     words[(vcpu.base + state.STEP_NEXT) >> 2] = 0;
+    words[(vcpu.base + state.TAKES_FAULTS) >> 2] = 0;
     const budgetWord = (vcpu.base + state.BUDGET) >> 2;
     const page = this.pageOfRip(vcpu);
     const linear = this.fetch(vcpu, vcpu.rip);
@@ -340,7 +350,7 @@ export class Engine implements Mmu {
     }
     // The rest of the slice is put aside; what is taken from it meanwhile stays away.
     this.stepReserve = Math.max(0, words[budgetWord] - 1);
-    this.deferred += words[budgetWord] - 1;
+    this.setRetiredBase(vcpu, this.retiredBase + 1 - words[budgetWord]);
     words[budgetWord] = 1;
     try {
       this.interpreter.exports.enter(vcpu.base, op);
@@ -348,7 +358,7 @@ export class Engine implements Mmu {
       if (words[(vcpu.base + state.EXIT_CODE) >> 2] === state.EXIT_INTERPRET) this.interpretStep(vcpu, op);
     } finally {
       words[budgetWord] += this.stepReserve;
-      this.deferred -= this.stepReserve;
+      this.setRetiredBase(vcpu, this.retiredBase + this.stepReserve);
       this.stepReserve = 0;
     }
     return kind;
@@ -363,12 +373,12 @@ export class Engine implements Mmu {
     this.noteFault(vcpu);
   }
 
-  /** A handler that faults at once may go on for ever without an instruction retired: from some point on its faults cost the budget. */
+  /** A handler that faults at once may go on for ever without an instruction retired: from some point on its faults cost the budget. As generated code does (event-delivery.ts). */
   private noteFault(vcpu: Vcpu): void {
-    const retired = this.retired(vcpu);
-    this.fruitlessFaults = retired === this.retiredAtFault ? this.fruitlessFaults + 1 : 0;
-    if (this.fruitlessFaults >= MOST_FRUITLESS_FAULTS) this.words[(vcpu.base + state.BUDGET) >> 2] -= FRUITLESS_FAULT_COST;
-    this.retiredAtFault = this.retired(vcpu);
+    const fruitless = this.retired(vcpu) === vcpu.getNumber(state.LAST_FAULT) ? vcpu.get32(state.FRUITLESS_FAULTS) + 1 : 0;
+    vcpu.set32(state.FRUITLESS_FAULTS, fruitless);
+    if (fruitless >= MOST_FRUITLESS_FAULTS) this.words[(vcpu.base + state.BUDGET) >> 2] -= FRUITLESS_FAULT_COST;
+    vcpu.setNumber(state.LAST_FAULT, this.retired(vcpu));
   }
 
   /** Back to where the instruction began that CURRENT_OP names, unless it is 0; what the block paid for and did not run is given back. */
@@ -535,6 +545,10 @@ export class Engine implements Mmu {
     return linear === MMIO || linear === FAULTED ? linear : linear >>> 0;
   }
 
+  enterHandler(base: number, vector: number, code: number, isFault: boolean): boolean {
+    return this.interpreter.exports.enter_handler(base, vector, code, isFault ? 1 : 0) !== 0;
+  }
+
   contextChanged(base: number): void {
     const { words } = this;
     const cpl = words[(base + state.CPL) >> 2];
@@ -623,7 +637,7 @@ export class Engine implements Mmu {
     const left = this.words[word];
     if (left <= 0) return;
     const taken = Math.min(left, instructions - fromStep);
-    this.deferred += taken;
+    this.setRetiredBase(this.vcpuAt(base), this.retiredBase - taken);
     this.words[word] = left - taken;
   }
 

@@ -11,8 +11,6 @@ export type Intercept = 'wbinvd' | 'invd' | 'xsetbv' | 'rdpmc' | 'cr-read' | 'dr
 export interface Environment {
   /** What the processors are. */
   model: CpuModel;
-  /** The vCPU's time-stamp counter: 64 bits. */
-  readTsc(vcpu: Vcpu): bigint;
   portRead(vcpu: Vcpu, port: number, bytes: AccessBytes): number;
   portWrite(vcpu: Vcpu, port: number, bytes: AccessBytes, value: number): void;
   mmioRead(vcpu: Vcpu, guestPhysical: number, bytes: AccessBytes): number;
@@ -28,7 +26,7 @@ export interface Environment {
   controlRegisterWritten(vcpu: Vcpu, register: number, changed: bigint): void;
   hypercall(vcpu: Vcpu, longMode: boolean): void;
   halt(vcpu: Vcpu): void;
-  /** Something is about to happen that a host may intercept; `detail` is the register's number or the exception's vector. */
+  /** Something is about to happen that a host may intercept; `detail` is the register's number or the exception's vector. Of page faults, which none does, and of MOV from CR0, CR2 and CR3 it is not told. */
   intercepted(vcpu: Vcpu, what: Intercept, detail: number): void;
   /** 64 random bits for RDRAND. */
   random(): bigint;

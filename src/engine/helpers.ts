@@ -59,11 +59,6 @@ export function createHelpers(engine: Engine, environment: Environment): Helpers
       environment.portWrite(vcpu, port, bytes as AccessBytes, bytes === 4 ? value >>> 0 : value & (bytes === 2 ? 0xffff : 0xff));
     },
     halt: (base: number): void => environment.halt(at(base)),
-    rdtsc: (base: number): void => {
-      const vcpu = at(base);
-      if (vcpu.cpl !== 0 && vcpu.get64(state.CR4) & Cr4.tsd) generalProtection();
-      setEdxEax(vcpu, environment.readTsc(vcpu));
-    },
     rdpmc: (base: number): void => {
       environment.intercepted(at(base), 'rdpmc', 0);
       generalProtection();

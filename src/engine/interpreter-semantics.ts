@@ -18,8 +18,11 @@ export const HANDLER: Signature = { parameters: ['i32', 'i32'], results: [] };
 /** The functions that handlers call; made by memory-access.ts and from the helpers' list. */
 export interface HandlerTargets {
   handlerType: number;
+  /** These two return 1 where the access faulted and the fault has been delivered: the handler is at its end then. */
   readSlow: FunctionReference;
   writeSlow: FunctionReference;
+  /** (vcpu, op): goes on at RIP. */
+  resume: FunctionReference;
   lookup: FunctionReference;
   bulk: FunctionReference;
   codeCheck: FunctionReference;
@@ -434,6 +437,16 @@ export class InterpreterSemantics implements Semantics {
   argument(index: number): Expression { return this.state64(state.ARGUMENT + 8 * index); }
   setArgument(index: number, value: Expression): void { this.setState64(state.ARGUMENT + 8 * index, value); }
 
+  timestamp(): Expression {
+    const { f, vcpu, op } = this;
+    const unpaid = this.state32(state.BUDGET).add(op.load('i32.load16_s', L.OP_REMAINING)).add(1);
+    const cycles = f.let(vcpu.load('i64.load', state.RETIRED_BASE).add(vcpu.load('i64.load', state.CHARGED)).sub(unpaid.extendS()));
+    const seen = f.let(i32(0).load('i64.load', L.CYCLES_SEEN));
+    const latest = f.let(select(seen.gtS(cycles), seen, cycles));
+    f.store('i64.store', i32(0), latest, L.CYCLES_SEEN);
+    return f.let(latest.add(vcpu.load('i64.load', state.TSC_OFFSET)));
+  }
+
   /** A 64-bit word of the state, not kept: for use at once. */
   protected word(offset: number): Expression {
     return this.vcpu.load('i64.load', offset);
@@ -486,7 +499,7 @@ export class InterpreterSemantics implements Semantics {
       },
       () => {
         if (host) f.set(host, i32(0));
-        f.call(this.targets.readSlow, this.vcpu, this.op, a, i32(bits / 8), i32(modify ? 1 : 0));
+        this.unlessFaulted(f.call(this.targets.readSlow, this.vcpu, this.op, a, i32(bits / 8), i32(modify ? 1 : 0)));
         f.set(result, this.vcpu.load(name, state.BOUNCE));
       },
     );
@@ -515,14 +528,18 @@ export class InterpreterSemantics implements Semantics {
       () => f.store('v128.store', this.hostOf(a, entry), v),
       () => {
         f.store('v128.store', this.vcpu, v, state.BOUNCE);
-        f.call(this.targets.writeSlow, this.vcpu, this.op, a, i32(16));
+        this.unlessFaulted(f.call(this.targets.writeSlow, this.vcpu, this.op, a, i32(16)));
       },
     );
   }
 
   storeSlow(address: Expression, bits: number, value: Expression): void {
     this.f.store('i64.store', this.vcpu, value, state.BOUNCE);
-    this.f.call(this.targets.writeSlow, this.vcpu, this.op, address, i32(bits / 8));
+    this.unlessFaulted(this.f.call(this.targets.writeSlow, this.vcpu, this.op, address, i32(bits / 8)));
+  }
+
+  private unlessFaulted(faulted: Expression): void {
+    this.f.if(faulted, () => this.f.returnCall(this.targets.resume, this.vcpu, this.op));
   }
 
   bulk(address: Expression, access: 'read' | 'write'): Expression {

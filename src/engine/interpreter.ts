@@ -46,6 +46,7 @@ export interface InterpreterExports {
   fill(vcpu: number, address: bigint, access: number): number;
   /** See memory-access.ts; what compiled regions call. */
   fill_quiet: (...args: never[]) => number;
+  enter_handler(vcpu: number, vector: number, code: number, isFault: number): number;
   code_check(linear: number, bytes: number): void;
   table: WebAssembly.Table;
 }
@@ -258,7 +259,9 @@ function generate(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model
   const helperReferences = new Map(Object.entries(helpers).map(([name, f]) => [name, value(`helper_${name}`, f.length)]));
 
   const access = buildMemoryAccess(module, memory, layout, { pageFault, nonCanonical, mmioRead, mmioWrite, codeWritten, resolve, raise, checkPage, segmentFault, dataAccess, staleHandler: 1 + MICRO_OPS.indexOf('stale') }, model);
+  const resume = module.function('resume', HANDLER);
   const targets: HandlerTargets = {
+    resume,
     handlerType: module.type(HANDLER),
     readSlow: access.readSlow,
     writeSlow: access.writeSlow,
@@ -273,6 +276,11 @@ function generate(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model
     helpers: helperReferences,
   };
 
+  {
+    const x = new InterpreterSemantics(resume, targets, { mnemonic: 'resume' }, { operandBits: 64, addressBits: 64, codeBits: 64, rm: 'register', repeat: 'none' });
+    x.f.if(x.state32(state.EVENT_PENDING).or(x.state32(state.BUDGET).leS(0)), () => x.f.return());
+    x.goTo(x.state64(state.RIP));
+  }
   // Index 0 stays a handler that is never right: an operation of zeros is found at once.
   const handlers: FunctionBuilder[] = [];
   const trap = module.function('no_operation', HANDLER);
@@ -353,7 +361,7 @@ function generate(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model
     });
   }
   module.table(handlers, REGION_CAPACITY);
-  for (const reference of [enter, run, access.fill, access.fillQuiet, access.codeCheck]) module.export(reference);
+  for (const reference of [enter, run, access.fill, access.fillQuiet, access.codeCheck, access.enterHandler]) module.export(reference);
 
   const bytes = module.bytes();
   return { module: new WebAssembly.Module(bytes), microOp, index, handlerCount: handlers.length, moduleBytes: bytes.length };

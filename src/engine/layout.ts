@@ -76,6 +76,7 @@ export const CONTEXT_JUMP_PAGES = CONTEXT_GENERATION + 16;
 export const JUMP_PAGE_BITS = 256;
 export const CONTEXT_SIZE = CONTEXT_GENERATION + 64;
 export const CONTEXT_KINDS = 4;
+export const SUPERVISOR_CONTEXT = 1;
 export const CHECKED_CONTEXT = 3;
 /** Address spaces (CR3 with PCID) whose translations are kept side by side. */
 export const CONTEXT_SLOTS = 6;
@@ -85,6 +86,8 @@ const VCPU_BYTES = VCPU_STATE_SIZE + CONTEXT_SIZE * CONTEXT_KINDS * CONTEXT_SLOT
 const ARENA_START = 4096;
 /** A helper's scratch memory, below the arena. */
 export const SCRATCH = 1024;
+/** Highest cycle count that any vCPU's TSC was made of, an i64: no vCPU sees an older one later, whatever order they run in. */
+export const CYCLES_SEEN = 512;
 
 /** Blocks by the linear address of their first byte, for what the jump caches miss: address, mode, first operation; i32 each. */
 export const BLOCK_ENTRIES = 1 << 16;

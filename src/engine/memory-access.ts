@@ -10,8 +10,9 @@ import * as state from '../cpu/state.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { FOUR_GIB } from '../memory/guest-memory.ts';
 import { apply, type Expression, i32, i64, select } from '../wasm/expression.ts';
-import type { FunctionReference, Label } from '../wasm/function-builder.ts';
+import type { FunctionBuilder, FunctionReference, Label } from '../wasm/function-builder.ts';
 import type { ModuleBuilder } from '../wasm/module-builder.ts';
+import { buildEventDelivery } from './event-delivery.ts';
 import * as L from './layout.ts';
 
 /** Physical address bits that CPUID advertises; those above are reserved in paging entries. */
@@ -68,6 +69,7 @@ export interface MemoryAccess {
   codeCheck: FunctionReference;
   lookup: FunctionReference;
   checkPage: FunctionReference;
+  enterHandler: FunctionReference;
   segmentLinear: FunctionReference;
   stackLinear: FunctionReference;
 }
@@ -132,11 +134,14 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
       f.call(codeCheck, f.get(leaf), i32(4));
     };
     const pageFault = (present: Expression | number, reserved: number): void => {
-      f.if(access.and(Access.probe | Access.quiet), () => f.return(FAULTED));
       const noExecutes = efer.and(EFER_NXE).and(cr4.shl(6)).or(cr4.and(CR4_SMEP));
       const fetch = execute.and(noExecutes.nonZero());
-      const code = write.shl(1).or(user.shl(2)).or(fetch.shl(4)).or(typeof present === 'number' ? i32(present) : present);
-      f.call(imports.pageFault, vcpu, reserved ? code.or(reserved) : code);
+      const code = f.let(write.shl(1).or(user.shl(2)).or(fetch.shl(4)).or(typeof present === 'number' ? i32(present) : present).or(reserved));
+      f.if(access.and(Access.probe | Access.quiet), () => {
+        f.store('i32.store', vcpu, code, state.FAULT_CODE);
+        f.return(FAULTED);
+      });
+      f.call(imports.pageFault, vcpu, code);
     };
     /** Entries of 8 bytes, of the given levels (3 is the PML4, 0 the page table); `done` is left for with the address in `physical`. */
     const walkWide = (levels: number[], reservedMask: bigint, done: Label): void => {
@@ -208,7 +213,10 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
         f.block((done) => {
           f.if(efer.and(EFER_LMA), () => {
             f.if(address.shl(16).shrS(16).ne(address), () => {
-              f.if(access.and(Access.probe | Access.quiet), () => f.return(FAULTED));
+              f.if(access.and(Access.probe | Access.quiet), () => {
+                f.store('i32.store', vcpu, -1, state.FAULT_CODE);
+                f.return(FAULTED);
+              });
               f.call(imports.nonCanonical, vcpu);
             });
             walkWide([3, 2, 1, 0], RESERVED_MASK, done);
@@ -259,15 +267,18 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.store('i64.store', vcpu, f.get(physical), state.PHYSICAL);
     f.set(linear, f.call(ramLinear, f.get(physical)));
     f.if(f.get(linear).eq(MMIO), () => f.return(MMIO));
-    f.if(execute.or(access.and(Access.implicit | Access.probe)), () => f.return(f.get(linear)));
-    f.if(checksAlignment(vcpu), () => f.return(f.get(linear)));
+    f.if(execute.or(access.and(Access.probe)), () => f.return(f.get(linear)));
+    const isImplicit = f.let(access.and(Access.implicit));
+    f.if(checksAlignment(vcpu).and(isImplicit.eqz()), () => f.return(f.get(linear)));
     // What is watched never gets into the TLB.
     f.if(vcpu.load('i32.load', state.BREAKPOINTS).and(state.DATA_BREAKPOINTS), () => {
       const samePage = (i: number): Expression => vcpu.load('i64.load', state.DR + 8 * i).xor(address).shrU(12).eqz();
       f.if(samePage(0).or(samePage(1)).or(samePage(2)).or(samePage(3)), () => f.return(f.get(linear)));
     });
     // The entry lets writes through only where the next one has nothing to do: page dirty, no code in it.
-    const context = f.let(vcpu.load('i32.load', state.TLB_BASE));
+    // What the processor may do by itself is what a supervisor may without RFLAGS.AC.
+    const ownContext = vcpu.load('i32.load', state.TLB_SLOT).add(L.SUPERVISOR_CONTEXT * L.CONTEXT_SIZE);
+    const context = f.let(select(isImplicit, ownContext, vcpu.load('i32.load', state.TLB_BASE)));
     const slot = f.let(context.add(f.get(virtual).shrU(12).wrap().and(L.TLB_ENTRIES - 1).mul(L.TLB_ENTRY_SIZE)));
     const page = f.let(f.get(virtual).and(-4096));
     const free = f.let(f.get(dirty).nonZero().and(f.get(writable)).and(codeLinesAt(f.get(linear)).load('i64.load').eqz()));
@@ -284,6 +295,8 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     });
     f.return(f.get(linear));
   }
+
+  const { enterHandler, takeFault } = buildEventDelivery(module, fill, codeCheck);
 
   /** (vcpu, address, bytes): #AC for up to 8 bytes that are not aligned, where that is checked. It comes before #PF, behind #GP. */
   const alignment = module.function('alignment', { parameters: ['i32', 'i64', 'i32'], results: [] });
@@ -347,8 +360,19 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     });
   }
 
-  /** (vcpu, op, address, bytes, modify): the bytes, from one page or two or MMIO, into BOUNCE. */
-  const readSlow = module.function('read_slow', { parameters: ['i32', 'i32', 'i64', 'i32', 'i32'], results: [] });
+  /** Translates an operand's address in a handler's slow path: a page fault is delivered from here, where that can be done quickly, and 1 returned. */
+  const inOnePage = (f: FunctionBuilder, vcpu: Expression, op: Expression, address: Expression, access: Expression): Expression => {
+    const linear = f.call(fill, vcpu, address, access.or(Access.quiet));
+    f.if(linear.eq(FAULTED), () => {
+      f.if(f.call(takeFault, vcpu, op), () => f.return(1));
+      // Raises what the walk met.
+      f.call(fill, vcpu, address, access);
+    });
+    return linear;
+  };
+
+  /** (vcpu, op, address, bytes, modify): the bytes, from one page or two or MMIO, into BOUNCE. 1 where a fault was delivered instead. */
+  const readSlow = module.function('read_slow', { parameters: ['i32', 'i32', 'i64', 'i32', 'i32'], results: ['i32'] });
   {
     const f = readSlow;
     const [vcpu, op, address, bytes, modify] = [0, 1, 2, 3, 4].map((i) => f.parameter(i));
@@ -369,7 +393,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
         f.if(second.ne(MMIO), () => f.call(copyBytes, bounce.add(inPage), second, bytes.sub(inPage)));
       },
       () => {
-        const linear = f.call(fill, vcpu, address, access);
+        const linear = inOnePage(f, vcpu, op, address, access);
         f.if(
           linear.eq(MMIO),
           () => f.call(imports.mmioRead, vcpu, bytes),
@@ -377,10 +401,11 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
         );
       },
     );
+    f.return(0);
   }
 
-  /** (vcpu, op, address, bytes): BOUNCE into one page or two or MMIO. */
-  const writeSlow = module.function('write_slow', { parameters: ['i32', 'i32', 'i64', 'i32'], results: [] });
+  /** (vcpu, op, address, bytes): BOUNCE into one page or two or MMIO. 1 where a fault was delivered instead. */
+  const writeSlow = module.function('write_slow', { parameters: ['i32', 'i32', 'i64', 'i32'], results: ['i32'] });
   {
     const f = writeSlow;
     const [vcpu, op, address, bytes] = [0, 1, 2, 3].map((i) => f.parameter(i));
@@ -403,7 +428,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
         f.if(second.ne(MMIO), () => put(second, bounce.add(inPage), bytes.sub(inPage)));
       },
       () => {
-        const linear = f.call(fill, vcpu, address, access);
+        const linear = inOnePage(f, vcpu, op, address, access);
         f.if(
           linear.eq(MMIO),
           () => f.call(imports.mmioWrite, vcpu, bytes),
@@ -411,6 +436,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
         );
       },
     );
+    f.return(0);
   }
 
   /** (vcpu, op, address, write) -> linear address of RAM there, or MMIO: for string instructions, which go by pages. */
@@ -461,6 +487,9 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
       const known = f.let(slot.load('i32.load', 8));
       const fits = slot.load('i32.load').eq(linear).and(slot.load('i32.load', 4).eq(codeMode)).and(known.nonZero());
       f.if(fits, () => f.if(known.load('i32.load16_u', L.OP_HANDLER).ne(imports.staleHandler), () => remember(known)));
+      f.store('i64.store', vcpu, rip, state.RIP);
+      f.store('i32.store', vcpu, 0, state.CURRENT_OP);
+      f.if(linear.eq(FAULTED), () => f.if(f.call(takeFault, vcpu, i32(0)), () => f.return(0)));
     });
     f.store('i64.store', vcpu, rip, state.RIP);
     f.store('i32.store', vcpu, 0, state.CURRENT_OP);
@@ -509,5 +538,5 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.returnCall(imports.checkPage, vcpu, op);
   }
 
-  return { fill, fillQuiet, readSlow, writeSlow, bulk, codeCheck, lookup, checkPage, segmentLinear, stackLinear };
+  return { fill, fillQuiet, readSlow, writeSlow, bulk, codeCheck, lookup, checkPage, enterHandler, segmentLinear, stackLinear };
 }

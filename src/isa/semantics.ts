@@ -110,6 +110,9 @@ export interface Semantics {
   setState32(offset: number, value: Value): void;
   setState64(offset: number, value: Value): void;
 
+  /** The time-stamp counter, an i64. */
+  timestamp(): Expression;
+
   // Memory by guest-virtual address (i64, segment base included). `intent` 'modify' checks for writing, and a later store to it cannot fault.
   load(address: Expression, bits: Bits, extend: 'signed' | 'unsigned', intent?: 'read' | 'modify'): Expression;
   store(address: Expression, bits: Bits, value: Expression): void;

@@ -6,14 +6,19 @@
 
 import * as state from '../cpu/state.ts';
 import { apply, type Expression, i32, i64, select } from '../wasm/expression.ts';
+import { attributesOf, baseOf, dplOf, isCode64, isInGdt, isPlainData, limitOf } from './descriptor.ts';
 import { instruction } from './instruction.ts';
 import type { Operand, Semantics } from './semantics.ts';
 
 const UNDEFINED_OPCODE = 6;
 const TF = 1 << 8;
 const IF = 1 << 9;
+const NT = 1 << 14;
 const VM = 1 << 17;
+/** Attributes of a conforming code segment. */
+const CONFORMING = (1 << 10) | (1 << 11) | (1 << 12);
 const AC = 1 << 18;
+const CR4_TSD = 1 << 2;
 const CR4_UMIP = 1 << 11;
 const RF = 1 << 16;
 /** Attributes of the flat segments that SYSCALL and SYSRET load: present code (64-bit) and data. */
@@ -89,8 +94,20 @@ for (const [name, letter, read, write] of [
 ] as const) {
   instruction('MOV', `0F ${read} Rq ${letter}q ; anymod`, { access: 'wr', modal: true }, (x, target, register) => {
     x.requirePrivilege();
-    x.helper(`read_${name}`, register.number());
-    target.write(x.argument(0));
+    const number = x.f.let(register.number());
+    const value = x.f.local('i64');
+    const known = name === 'cr' ? ([[2, state.CR2], [3, state.CR3], [0, state.CR0]] as const) : [];
+    x.f.block((done) => {
+      for (const [wanted, slot] of known) {
+        x.f.if(number.eq(wanted), () => {
+          x.f.set(value, x.state64(slot));
+          x.f.branch(done);
+        });
+      }
+      x.helper(`read_${name}`, number);
+      x.f.set(value, x.argument(0));
+    });
+    target.write(x.f.let(x.f.get(value)));
   });
   instruction('MOV', `0F ${write} ${letter}q Rq ; anymod`, { access: 'wr', ends: 'block', modal: true }, (x, register, value) => {
     x.requirePrivilege();
@@ -162,9 +179,15 @@ instruction('WRMSR', '0F 30', { ends: 'block', modal: true }, (x) => {
   x.helper('wrmsr');
   x.leave();
 });
-instruction('RDTSC', '0F 31', {}, (x) => void x.helper('rdtsc'));
+function readTimestamp(x: Semantics): void {
+  x.f.if(x.state32(state.CR4).and(CR4_TSD).nonZero().and(x.state32(state.CPL).nonZero()), () => x.raiseWithCode(13, 0));
+  const now = x.timestamp();
+  x.gpr(0, 32).write(now);
+  x.gpr(2, 32).write(now.shrU(32));
+}
+instruction('RDTSC', '0F 31', {}, readTimestamp);
 instruction('RDTSCP', '0F 01 F9', { feature: 'rdtscp' }, (x) => {
-  x.helper('rdtsc');
+  readTimestamp(x);
   x.gpr(1, 32).write(x.state64(state.TSC_AUX));
 });
 instruction('RDPMC', '0F 33', {}, (x) => void x.helper('rdpmc'));
@@ -184,9 +207,9 @@ function randomInto(x: Semantics, target: Operand): void {
 
 // --- System calls ----------------------------------------------------------------------------------
 
-function setSegment(x: Semantics, segment: number, selector: Expression, attributes: number): void {
-  x.setState64(segment + state.SEGMENT_BASE, 0);
-  x.setState32(segment + state.SEGMENT_LIMIT, -1);
+function setSegment(x: Semantics, segment: number, selector: Expression, attributes: Expression | number, base: Expression | number = 0, limit: Expression | number = -1): void {
+  x.setState64(segment + state.SEGMENT_BASE, base);
+  x.setState32(segment + state.SEGMENT_LIMIT, limit);
   x.setState32(segment + state.SEGMENT_SELECTOR, selector);
   x.setState32(segment + state.SEGMENT_ATTRIBUTES, attributes);
 }
@@ -281,7 +304,79 @@ for (const [name, encoding, set] of [['CLAC', 'NP 0F 01 CA', false], ['STAC', 'N
 /** One encoding for each operand size: instructions without operands that depend on it. */
 const sized = (encoding: string): string[] => [16, 32, 64].map((bits) => `${encoding} ; s${bits}`);
 
+/** What IRET may change of RFLAGS at level 0, RF apart. */
+const IRET_FLAGS = 0x8d5 | TF | IF | (1 << 10) | (3 << 12) | NT | AC | (1 << 19) | (1 << 20) | (1 << 21);
+
+/**
+ * A kernel's IRETQ to 64-bit code of level 0 or 3, everything being as it mostly is. Else nothing has happened yet when it is through,
+ * but that NMIs may come again.
+ */
+function returnWithin64BitCode(x: Semantics): void {
+  const { f } = x;
+  f.block((otherwise) => {
+    const unless = (condition: Expression): void => f.branchIf(otherwise, condition.eqz());
+    const gdt = x.state64(state.GDTR_BASE);
+    const gdtLimit = x.state32(state.GDTR_LIMIT);
+    const descriptorOf = (selector: Expression): Expression => {
+      unless(isInGdt(selector, gdtLimit));
+      return x.load(gdt.add(selector.and(0xfff8).extendU()), 64, 'unsigned');
+    };
+    f.branchIf(otherwise, x.state32(state.CPL).or(x.state32(state.RFLAGS).and(NT | AC)).or(x.state32(state.BREAKPOINTS)));
+    x.setState32(state.NMI_BLOCKED, 0);
+    const frame = x.state64(state.RSP);
+    const word = (i: number): Expression => x.load(frame.add(8 * i), 64, 'unsigned');
+    const rip = word(0);
+    const cs = f.let(word(1).wrap().and(0xffff));
+    const flags = f.let(word(2).and(IRET_FLAGS));
+    const cpl = f.let(cs.and(3));
+    unless(rip.shl(16).shrS(16).eq(rip).and(cpl.eqz().or(cpl.eq(3))));
+    const code = descriptorOf(cs);
+    const codeAttributes = f.let(attributesOf(code));
+    unless(isCode64(codeAttributes, cpl));
+    const rsp = word(3);
+    const ss = f.let(word(4).wrap().and(0xffff));
+    // A null SS is what a handler that was entered from an outer level runs on.
+    const stack = f.local('i64');
+    f.set(stack, 0);
+    f.if(
+      ss.and(0xfffc),
+      () => {
+        f.set(stack, descriptorOf(ss));
+        unless(isPlainData(attributesOf(f.get(stack)), cpl).and(ss.and(3).eq(cpl)));
+      },
+      () => f.branchIf(otherwise, cpl),
+    );
+    const stackAttributes = f.let(attributesOf(f.get(stack)));
+    setSegment(x, state.CS, cs, codeAttributes, baseOf(code), limitOf(code));
+    x.setState32(state.CS + state.SEGMENT_ACCESS, codeAttributes.shrU(9).and(1).mul(state.READABLE));
+    const hasStack = f.let(stackAttributes.nonZero());
+    setSegment(x, state.SS, ss, stackAttributes, baseOf(f.get(stack)), select(hasStack, limitOf(f.get(stack)), i32(-1)));
+    x.setState32(state.SS + state.SEGMENT_ACCESS, hasStack.mul(state.READABLE | state.WRITABLE));
+    x.setState64(state.RSP, rsp);
+    x.setState32(state.CPL, cpl);
+    x.setStatusFlags(flags);
+    x.setState64(state.RFLAGS, flags.and(~0x8d5).or(2));
+    x.updateTranslation();
+    f.if(cpl, () => {
+      // The outer level keeps only the data segments it may have.
+      for (const segment of [state.ES, state.DS, state.FS, state.GS]) {
+        const attributes = x.state32(segment + state.SEGMENT_ATTRIBUTES);
+        f.if(dplOf(attributes).ltU(3).and(attributes.and(CONFORMING).ne(CONFORMING)), () => {
+          x.setState32(segment + state.SEGMENT_SELECTOR, 0);
+          x.setState32(segment + state.SEGMENT_ATTRIBUTES, 0);
+          if (segment === state.ES || segment === state.DS) x.setState32(segment + state.SEGMENT_LIMIT, 0);
+        });
+      }
+    });
+    x.setState64(state.RIP, rip);
+    // An event that waited for interrupts is the run loop's business.
+    f.if(x.state32(state.EVENT_PENDING).or(flags.wrap().and(TF)), () => x.leaveAtRip());
+    x.goTo(rip);
+  });
+}
+
 instruction('IRET', sized('CF'), { ends: 'block', modal: true }, (x) => {
+  if (x.longMode && x.operandBits === 64) returnWithin64BitCode(x);
   x.helper('iret', i32(x.operandBits));
   // An event that waited for interrupts is the run loop's business.
   x.f.if(x.state32(state.EVENT_PENDING), () => x.leaveAtRip());

@@ -114,8 +114,6 @@ export class Machine {
   private readonly queue = new TimerQueue();
   /** Cycles of each vCPU that are not instructions: charged or slept. */
   private readonly otherCycles: Float64Array;
-  /** Highest TSC any vCPU has seen: no vCPU sees an older one later, whatever order they run in. */
-  private tscSeen = 0;
   /** The vCPU whose slice it is, or -1. */
   private current = -1;
   /** Cycles at which the slice should end. */
@@ -243,19 +241,23 @@ export class Machine {
   }
 
   private tscOf(vcpu: Vcpu): bigint {
-    this.tscSeen = Math.max(this.tscSeen, Math.floor(this.cyclesOf(vcpu.index)));
-    return BigInt.asUintN(64, BigInt(this.tscSeen) + vcpu.get64(state.TSC_OFFSET));
+    return BigInt.asUintN(64, BigInt(this.engine.cycles(vcpu)) + vcpu.get64(state.TSC_OFFSET));
   }
 
   private charge(index: number, cycles: number): void {
-    this.otherCycles[index] += cycles;
+    this.addCycles(index, cycles);
     if (index === this.current) this.engine.shorten(this.engine.vcpus[index].base, Math.ceil(cycles));
   }
 
   /** A sleeping vCPU goes on: its clock catches up with the present. */
   private wake(index: number): void {
     const behind = this.nowNanoseconds / NANOSECONDS_PER_CYCLE - this.cyclesOf(index);
-    if (behind > 0) this.otherCycles[index] += Math.ceil(behind);
+    if (behind > 0) this.addCycles(index, Math.ceil(behind));
+  }
+
+  private addCycles(index: number, cycles: number): void {
+    this.otherCycles[index] += cycles;
+    this.engine.vcpus[index].setNumber(state.CHARGED, Math.floor(this.otherCycles[index]));
   }
 
   /** A timer was armed: if it is due before the slice ends, the slice ends then. */
@@ -419,7 +421,6 @@ export class Machine {
     const completedBy = (kernel: boolean) => (kernel ? 'kernel' : 'userspace');
     return {
       model,
-      readTsc: (vcpu) => this.tscOf(vcpu),
       portRead: (vcpu, port, bytes) =>
         cpuOf(vcpu).exit(Exit.io, exitDetail.io(port, bytes, true), 0, completedBy(isKernelPort(port)), () => {
           const value = this.devices.ports.read(port, bytes);

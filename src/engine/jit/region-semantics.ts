@@ -334,6 +334,8 @@ export class RegionSemantics extends InterpreterSemantics {
   }
 
   override state32(offset: number): Expression {
+    // The time-stamp counter asks.
+    if (offset === state.BUDGET) return this.f.get(this.region.budget);
     const local = this.region.word(offset, false);
     return local ? this.f.let(this.f.get(local).wrap()) : super.state32(offset);
   }
