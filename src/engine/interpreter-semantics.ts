@@ -8,7 +8,7 @@ import * as state from '../cpu/state.ts';
 import type { CodeMode } from '../isa/decoder.ts';
 import type { OperandSpecification } from '../isa/encoding.ts';
 import type { Instruction } from '../isa/instruction.ts';
-import type { Bits, FlagWords, Operand, Semantics } from '../isa/semantics.ts';
+import type { Bits, FlagWords, Operand, Semantics, SharedFunction } from '../isa/semantics.ts';
 import { apply, type Expression, i32, i64, type Operand as Value, select, v128 } from '../wasm/expression.ts';
 import type { FunctionBuilder, FunctionReference, Local, Signature } from '../wasm/function-builder.ts';
 import * as L from './layout.ts';
@@ -33,6 +33,7 @@ export interface HandlerTargets {
   segmentLinear: FunctionReference;
   stackLinear: FunctionReference;
   helpers: ReadonlyMap<string, FunctionReference>;
+  shared(target: SharedFunction): FunctionReference;
 }
 
 /**
@@ -100,6 +101,10 @@ export function toInteger(value: Expression, bits: number): Expression {
   return value.type === 'i32' ? value.extendU() : value;
 }
 
+/** Low bits of an i64 as an f32 or f64. */
+const toFloat = (value: Expression, bits: 32 | 64): Expression =>
+  bits === 32 ? apply('f32.reinterpret_i32', value.wrap()) : apply('f64.reinterpret_i64', value);
+
 const toVector = (low: Expression): Expression => v128(0n, 0n).lane('i64x2.replace_lane', 0, low);
 
 class RegisterOperand implements Operand {
@@ -133,6 +138,10 @@ class RegisterOperand implements Operand {
 
   vector(): Expression {
     return this.f.let(this.base.load('v128.load', this.offset));
+  }
+
+  float(bits: 32 | 64): Expression {
+    return this.f.let(this.base.load(`f${bits}.load`, this.offset));
   }
 
   writeVector(value: Expression): void {
@@ -182,6 +191,7 @@ export class ImmediateOperand implements Operand {
 
   write(): void { throw new Error('an immediate cannot be written'); }
   vector(): Expression { throw new Error('an immediate is no vector'); }
+  float(): Expression { return this.vector(); }
   writeVector(): void { this.write(); }
   writeLow(): void { this.write(); }
   address(): Expression { throw new Error('an immediate has no address'); }
@@ -248,6 +258,10 @@ export class MemoryOperand implements Operand {
       () => x.f.store(STORE[this.bits], x.f.get(this.host as Local), pinned),
       () => x.storeSlow(this.linear(), this.bits, pinned),
     );
+  }
+
+  float(bits: 32 | 64): Expression {
+    return this.x.f.let(toFloat(this.unsigned(), bits));
   }
 
   vector(): Expression {
@@ -821,6 +835,19 @@ export class InterpreterSemantics implements Semantics {
     if (!this.entersMmx) return;
     this.setState32(state.FSW, this.state32(state.FSW).and(~0x3800));
     this.setState32(state.FTW, i32(0xff));
+  }
+
+  decline(): boolean { return false; }
+
+  mxcsrDiffers(mask: number, expected: number): Expression {
+    return this.f.let(this.state32(state.MXCSR).and(mask).ne(expected));
+  }
+
+  noteNormal(_value: Expression): void {}
+  isNormal(_value: Expression): boolean { return false; }
+
+  shared(target: SharedFunction, ...operands: Expression[]): Expression[] {
+    return this.f.callForAll(this.targets.shared(target), ...operands);
   }
 
   requireAligned(address: Expression, bytes: number): void {

@@ -7,7 +7,7 @@ import type { CpuModel } from '../cpu/cpu-model.ts';
 import * as state from '../cpu/state.ts';
 import '../isa/all.ts';
 import { type CodeMode, buildDecodeTables, type Decoded, type Form, forms } from '../isa/decoder.ts';
-import type { Operand } from '../isa/semantics.ts';
+import type { Operand, SharedFunction } from '../isa/semantics.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { FunctionBuilder, FunctionReference } from '../wasm/function-builder.ts';
 import { ModuleBuilder } from '../wasm/module-builder.ts';
@@ -51,8 +51,12 @@ export interface InterpreterExports {
   table: WebAssembly.Table;
 }
 
+/** A function that handlers share, exported under its name: what regions import. */
+export type SharedSignature = Pick<SharedFunction, 'name' | 'signature'>;
+
 export interface Interpreter {
   exports: InterpreterExports;
+  shared: readonly SharedSignature[];
   /** Table index of a micro-operation's handler. */
   microOp: Record<MicroOp, number>;
   /** Table index of the handler for a decoded instruction, addressed as `rm` says. */
@@ -220,8 +224,19 @@ interface Generated {
   microOp: Record<MicroOp, number>;
   /** Handlers by `variantIndex`; 0 is none. */
   index: Int16Array;
+  shared: SharedSignature[];
   handlerCount: number;
   moduleBytes: number;
+}
+
+/** A function of the module that definitions ask for by name, made when it is first asked for. */
+function sharedFunction(module: ModuleBuilder, made: Map<string, FunctionBuilder>, { name, signature, build }: SharedFunction): FunctionBuilder {
+  const known = made.get(name);
+  if (known) return known;
+  const f = module.function(name, signature);
+  made.set(name, f);
+  f.return(...build(f, ...signature.parameters.map((_, i) => f.parameter(i))));
+  return f;
 }
 
 const GENERATED_KEPT = 8;
@@ -260,6 +275,7 @@ function generate(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model
 
   const access = buildMemoryAccess(module, memory, layout, { pageFault, nonCanonical, mmioRead, mmioWrite, codeWritten, resolve, raise, checkPage, segmentFault, dataAccess, staleHandler: 1 + MICRO_OPS.indexOf('stale') }, model);
   const resume = module.function('resume', HANDLER);
+  const sharedFunctions = new Map<string, FunctionBuilder>();
   const targets: HandlerTargets = {
     resume,
     handlerType: module.type(HANDLER),
@@ -274,6 +290,7 @@ function generate(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model
     segmentLinear: access.segmentLinear,
     stackLinear: access.stackLinear,
     helpers: helperReferences,
+    shared: (target) => sharedFunction(module, sharedFunctions, target),
   };
 
   {
@@ -361,15 +378,16 @@ function generate(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model
     });
   }
   module.table(handlers, REGION_CAPACITY);
-  for (const reference of [enter, run, access.fill, access.fillQuiet, access.codeCheck, access.enterHandler]) module.export(reference);
+  for (const reference of [enter, run, access.fill, access.fillQuiet, access.codeCheck, access.enterHandler, ...sharedFunctions.values()]) module.export(reference);
 
   const bytes = module.bytes();
-  return { module: new WebAssembly.Module(bytes), microOp, index, handlerCount: handlers.length, moduleBytes: bytes.length };
+  const sharedSignatures = [...sharedFunctions.values()].map(({ name, signature }) => ({ name, signature }));
+  return { module: new WebAssembly.Module(bytes), microOp, index, shared: sharedSignatures, handlerCount: handlers.length, moduleBytes: bytes.length };
 }
 
 /** The interpreter of one machine: generated and compiled, unless a machine of the same layout has been before, and instantiated. */
 export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports: EngineImports, helpers: Helpers, model: CpuModel): Interpreter {
-  const { module, microOp, index, handlerCount, moduleBytes } = generatedFor(memory, layout, helpers, model);
+  const { module, microOp, index, shared, handlerCount, moduleBytes } = generatedFor(memory, layout, helpers, model);
   const env: Record<string, unknown> = { memory: memory.memory, ...imports };
   for (const [name, f] of Object.entries(helpers)) env[`helper_${name}`] = f;
   const instance = new WebAssembly.Instance(module, { env } as WebAssembly.Imports);
@@ -385,5 +403,5 @@ export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports
     if (handler === 0) throw new Error(`no handler for ${instruction.mnemonic} (${encoding.text}) ${rm} ${d.operandBits} in ${codeBits}-bit code`);
     return handler;
   };
-  return { exports: instance.exports as unknown as InterpreterExports, microOp, handlerOf, handlerCount, moduleBytes };
+  return { exports: instance.exports as unknown as InterpreterExports, shared, microOp, handlerOf, handlerCount, moduleBytes };
 }

@@ -16,7 +16,7 @@ import './convert.ts';
 import './miscellaneous.ts';
 import type { Encoding } from './encoding.ts';
 import { type Instruction, instructions } from './instruction.ts';
-import type { Bits, FlagWords, Operand, Semantics } from './semantics.ts';
+import type { Bits, FlagWords, Operand, Semantics, SharedFunction } from './semantics.ts';
 
 // A machine without an engine: one instruction is one function, with operands known, on flat memory that faults outside of RAM.
 
@@ -74,7 +74,7 @@ class FlatSemantics implements Partial<Semantics> {
     const refuse = (): never => {
       throw new Error(`${this.mnemonic}: not for a ${o.kind} operand`);
     };
-    const none = { signed: refuse, unsigned: refuse, write: refuse, vector: refuse, writeVector: refuse, writeLow: refuse, address: refuse, linear: refuse, number: refuse };
+    const none = { signed: refuse, unsigned: refuse, write: refuse, vector: refuse, float: refuse, writeVector: refuse, writeLow: refuse, address: refuse, linear: refuse, number: refuse };
     if (o.kind === 'immediate') {
       return { ...none, kind: o.kind, bits: o.bits, signed: () => i64(BigInt.asIntN(o.bits, o.value)), unsigned: () => i64(BigInt.asUintN(o.bits, o.value)) };
     }
@@ -90,6 +90,7 @@ class FlatSemantics implements Partial<Semantics> {
           kind: o.kind,
           bits: 128,
           vector: () => f.let(STATE.load('v128.load', offset)),
+          float: (bits) => f.let(STATE.load(`f${bits}.load`, offset)),
           writeVector: (value) => f.store('v128.store', STATE, value, offset),
           writeLow: (value, bits) => f.store(bits === 64 ? 'i64.store' : 'i64.store32', STATE, value, offset),
           number: () => i32(o.number),
@@ -123,6 +124,7 @@ class FlatSemantics implements Partial<Semantics> {
       signed: () => this.load(linear(), o.bits as Bits, 'signed'),
       unsigned: () => this.load(linear(), o.bits as Bits, 'unsigned'),
       write: (value) => this.store(linear(), o.bits as Bits, value),
+      float: (bits) => f.let(this.host(linear(), bits / 8).load(`f${bits}.load`)),
       vector: () => f.let(this.host(linear(), o.bits / 8).load(o.bits === 128 ? 'v128.load' : `v128.load${o.bits}_zero`)),
       writeVector: (value) => f.store('v128.store', this.host(linear(), 16), value),
       address: () => f.let(effective()),
@@ -247,6 +249,11 @@ class FlatSemantics implements Partial<Semantics> {
   requirePrivilege() {}
   requireSse() {}
   enterMmx() {}
+  decline() { return false; }
+  mxcsrDiffers(mask: number, expected: number) { return this.f.let(this.state32(state.MXCSR).and(mask).ne(expected)); }
+  noteNormal() {}
+  isNormal() { return false; }
+  shared({ build }: SharedFunction, ...operands: Expression[]) { return build(this.f, ...operands.map((operand) => this.f.let(operand))); }
   requireAligned(address: Expression, bytes: number) {
     this.f.if(address.and(bytes - 1).nonZero(), () => this.raiseWithCode(13, 0));
   }

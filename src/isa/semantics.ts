@@ -13,7 +13,7 @@
  */
 
 import type { Expression, Operand as Value } from '../wasm/expression.ts';
-import type { FunctionBuilder } from '../wasm/function-builder.ts';
+import type { FunctionBuilder, Signature } from '../wasm/function-builder.ts';
 
 export type Bits = 8 | 16 | 32 | 64;
 
@@ -29,6 +29,8 @@ export interface Operand {
   write(value: Expression): void;
   /** Vector register or 128-bit memory as a v128; memory of 32 or 64 bits is zero-extended. */
   vector(): Expression;
+  /** The low 32 or 64 bits of a vector operand as an f32 or f64. */
+  float(bits: 32 | 64): Expression;
   /** Writes 128 bits; of memory operands that are smaller, the low `bits`. */
   writeVector(value: Expression): void;
   /** Writes the low 32 or 64 `bits` of a vector register, keeping the rest; of memory, those bits. */
@@ -42,6 +44,15 @@ export interface Operand {
   linear(displacement?: Expression): Expression;
   /** Number of the register (segment, control, debug, x87 stack index, or any other), an i32. Registers only. */
   number(): Expression;
+}
+
+/** A function that is generated once, for whoever calls it. Its name is unique. `build` gives the results. */
+export interface SharedFunction {
+  name: string;
+  signature: Signature;
+  /** Compiled code has it in place: no call makes it save registers, be it ever so rare. */
+  inlined?: boolean;
+  build(f: FunctionBuilder, ...parameters: Expression[]): Expression[];
 }
 
 /** What a flag-setting instruction stores; see cpu/state.ts for the representation. Left out: unchanged. */
@@ -173,6 +184,16 @@ export interface Semantics {
   enterMmx(): void;
   /** The checks of `enterMmx` alone. */
   requireMmx(): void;
+  /** In compiled code: leaves the instruction, of which nothing has happened yet, to the interpreter. False in the interpreter. */
+  decline(): boolean;
+  /** Whether the bits `mask` of MXCSR are others than `expected`: an i32, 0 or 1. */
+  mxcsrDiffers(mask: number, expected: number): Expression;
+  /** No lane of a value that was kept is denormal where code goes on: `decline` has kept such values away. */
+  noteNormal(value: Expression): void;
+  /** Whether that is known of a value. */
+  isNormal(value: Expression): boolean;
+  /** Calls a shared function; gives its results. */
+  shared(target: SharedFunction, ...operands: Expression[]): Expression[];
   /** #GP(0) unless the address is 16-byte aligned. */
   requireAligned(address: Expression, bytes: number): void;
 

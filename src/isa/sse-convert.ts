@@ -23,7 +23,7 @@ for (const [name, prefix, size, format] of [
       x.requireSse();
       const { f } = x;
       const { bits } = destination;
-      const v = f.let(scalar(source, format));
+      const v = scalar(source, format);
       const wide = f.let(format === SINGLE ? apply('f64.promote_f32', v) : v);
       const integral = f.let(wide.op(truncates ? 'trunc' : 'nearest'));
       const integer = apply(`i${bits}.trunc_sat_f64_s`, integral);
@@ -125,13 +125,13 @@ instruction('CVTPI2PD', '66 0F 2A Vpd Qq', { access: 'wr' }, (x, destination, so
 
 instruction('CVTSS2SD', 'F3 0F 5A Vsd Wss', { access: 'mr', hot: true }, (x, destination, source) => {
   x.requireSse();
-  const v = x.f.let(scalar(source, SINGLE));
+  const v = scalar(source, SINGLE);
   const peculiar = (): Expression => v.ne(v).or(isDenormal(SINGLE, v));
   destination.writeLow(controlled(x, ['toDouble', SINGLE, 1], [v, v], apply('f64.promote_f32', v), [peculiar]), 64);
 });
 instruction('CVTSD2SS', 'F2 0F 5A Vss Wsd', { access: 'mr', hot: true }, (x, destination, source) => {
   x.requireSse();
-  const v = x.f.let(scalar(source, DOUBLE));
+  const v = scalar(source, DOUBLE);
   // A normal result, if it is exact or inexactness does not matter; or a zero of zero.
   const doubt = (result: Expression): Expression => {
     const back = x.f.let(apply('f64.promote_f32', result));

@@ -4,16 +4,17 @@
  * MXCSR's part is exact: rounding modes, denormals as zeros, flushing to zero, all exception flags, unmasked exceptions. WebAssembly
  * computes to nearest and tells nothing of exceptions, so its result stands where that certainly is all there is: numbers neither
  * denormal, infinite nor NaN, and a result that is exact or whose inexactness MXCSR has noted before, as it soon has in any program.
- * What is doubtful is done again in TypeScript (cpu/sse-unit.ts). That makes NaNs x86's on every host, too (SDM 1 table 4-7).
+ * A first look, a few instructions, settles nearly everything; a second one, in a function that all share, zeros and exact results.
+ * What is doubtful still is done again in TypeScript (cpu/sse-unit.ts). That makes NaNs x86's on every host, too (SDM 1 table 4-7).
  * Simplified: RCP and RSQRT, which raise nothing, give the correctly rounded result, within the 1.5 × 2^-12 that the manual allows;
  * processors differ in theirs.
  */
 
 import { MASK_SHIFT, PRECISION, ROUNDING, type SseOperation, sseOperation } from '../cpu/sse-unit.ts';
-import { MXCSR } from '../cpu/state.ts';
 import { apply, type Expression, i32, i64, select } from '../wasm/expression.ts';
+import type { FunctionBuilder } from '../wasm/function-builder.ts';
 import { instruction } from './instruction.ts';
-import type { Operand, Semantics } from './semantics.ts';
+import type { Operand, Semantics, SharedFunction } from './semantics.ts';
 import {
   byteOf,
   controlByFields,
@@ -90,9 +91,8 @@ const SCALAR = [
   ['SD', 'F2', 'sd', DOUBLE],
 ] as const;
 
-/** The low element of a vector operand as an f32 or f64. */
-export const scalar = (operand: Operand, { bits }: Format): Expression =>
-  bits === 32 ? apply('f32.reinterpret_i32', operand.unsigned().wrap()) : apply('f64.reinterpret_i64', operand.unsigned());
+/** The low element of a vector operand as an f32 or f64, kept. */
+export const scalar = (operand: Operand, { bits }: Format): Expression => operand.float(bits);
 
 const splatFloat = ({ shape }: Format, value: Expression): Expression => apply(`${shape}.splat`, value);
 const isNan = ({ shape }: Format, v: Expression): Expression => apply(`${shape}.ne`, v, v);
@@ -117,11 +117,9 @@ export function withNans(x: Semantics, format: Format, a: Expression, b: Express
 const PRECISION_MASK = PRECISION << MASK_SHIFT;
 
 /** MXCSR does not say yet that a result was inexact, or wants to hear of every one. */
-export const wantsPrecision = (x: Semantics): Expression =>
-  x.f.let(x.state32(MXCSR).and(PRECISION_MASK | PRECISION).ne(PRECISION_MASK | PRECISION));
+export const wantsPrecision = (x: Semantics): Expression => x.mxcsrDiffers(PRECISION_MASK | PRECISION, PRECISION_MASK | PRECISION);
 /** The same, or results are rounded otherwise than to nearest. */
-export const wantsRounding = (x: Semantics): Expression =>
-  x.f.let(x.state32(MXCSR).and(ROUNDING | PRECISION_MASK | PRECISION).ne(PRECISION_MASK | PRECISION));
+export const wantsRounding = (x: Semantics): Expression => x.mxcsrDiffers(ROUNDING | PRECISION_MASK | PRECISION, PRECISION_MASK | PRECISION);
 
 /** The operation in TypeScript on vectors or scalars, which may raise #XM; gives its result as a vector. */
 export function exactly(x: Semantics, operation: number, a: Expression, b: Expression, detail: Expression = i32(0)): Expression {
@@ -132,8 +130,8 @@ export function exactly(x: Semantics, operation: number, a: Expression, b: Expre
   return halves(x.argument(0), x.argument(1));
 }
 
-/** Something (an i32) that makes a result doubtful. */
-export type Doubt = (result: Expression) => Expression;
+/** What (i32s) makes a result doubtful, any of it. */
+export type Doubt = (result: Expression) => Expression | Expression[];
 
 /** `usual`, a vector or scalar, unless all doubts hold, each of which is looked at only if those before it do; then what `exactly` gives. */
 export function controlled(
@@ -147,12 +145,22 @@ export function controlled(
   const { f } = x;
   const result = f.local(usual.type);
   f.set(result, usual);
-  const resolve = (i: number): void => {
-    if (i < doubts.length) return f.if(doubts[i](f.get(result)), () => resolve(i + 1));
+  const first = f.let(f.get(result));
+  f.block((done) => {
+    for (const doubt of doubts) {
+      const reasons = [doubt(first)].flat();
+      if (reasons.length === 1) f.branchIf(done, reasons[0].eqz());
+      else {
+        f.block((doubtful) => {
+          for (const reason of reasons) f.branchIf(doubtful, reason);
+          f.branch(done);
+        });
+      }
+    }
+    if (x.decline()) return;
     const full = exactly(x, sseOperation(name, bits, lanes), a, b, detail);
     f.set(result, usual.type === 'v128' ? full : full.lane(`${usual.type === 'f32' ? 'f32x4' : 'f64x2'}.extract_lane`, 0));
-  };
-  resolve(0);
+  });
   return f.let(f.get(result));
 }
 
@@ -174,37 +182,37 @@ export const isDenormal = (format: Format, v: Expression): Expression => {
   return bitsOf(format, v).shl(1).sub(integerOf(format, 1n)).ltU(integerOf(format, below));
 };
 
+/** Whether a number's encoding without its sign lies from `first` to `last`: lanes' masks for vectors, an i32 for scalars. */
+function isBetween(format: Format, v: Expression, first: bigint, last: bigint): Expression {
+  const { bits, integers } = format;
+  // A left shift drops the sign.
+  if (v.type !== 'v128') return bitsOf(format, v).shl(1).sub(integerOf(format, 2n * first)).leU(integerOf(format, 2n * (last - first)));
+  // Vectors compare signed numbers only: what lies in between is moved to the lower end of those.
+  const lowest = 1n << BigInt(bits - 1);
+  const moved = apply(`${integers}.sub`, apply(`${integers}.shl`, v, i32(1)), lanesOf(bits, [2n * first + lowest]));
+  return apply(`${integers}.gt_s`, lanesOf(bits, [2n * (last - first) + 1n + lowest]), moved);
+}
+
 /**
- * Some operand or the result is no normal number, or what is inexact matters: the first look at the result of arithmetic. The least
- * normal number counts as none, for it may have come of rounding what was tiny.
+ * Some operand is denormal, the result is no normal number, or what is inexact matters: the first look at the result of arithmetic. The
+ * least normal number counts as none, for it may have come of rounding what was tiny.
  */
 function isUncommon(x: Semantics, format: Format, operands: readonly Expression[]): Doubt {
   return (result) => {
-    const { f } = x;
-    if (result.type === 'v128') {
-      const size = f.let(magnitude(format, result));
-      const smallest = operands.reduce((least, v) => apply(`${format.shape}.pmin`, least, magnitude(format, v)), size);
-      const normal = compareLanes(format, 'ge', smallest, format.least)
-        .and(compareLanes(format, 'gt', size, format.least))
-        .and(compareLanes(format, 'lt', size, format.infinity));
-      return apply(`${format.integers}.all_true`, normal).eqz().or(wantsRounding(x));
-    }
-    // Each difference is negative where what it stands for is so.
     const least = 1n << BigInt(format.fraction);
     const infinity = (1n << BigInt(format.bits - 1)) - least;
-    const size = f.let(bitsOf(format, result).and(integerOf(format, (1n << BigInt(format.bits - 1)) - 1n)));
-    const tooSmall = size.sub(integerOf(format, least + 1n));
-    const tooLarge = integerOf(format, infinity - 1n).sub(size);
-    const notNormal = operands.map((v) => bitsOf(format, v).and(integerOf(format, infinity)).sub(integerOf(format, 1n)));
-    return [tooSmall, tooLarge, ...notNormal].reduce((all, one) => all.or(one)).ltS(integerOf(format, 0n)).or(wantsRounding(x));
+    const denormal = operands.filter((v) => !x.isNormal(v)).map((v) => isBetween(format, v, 1n, least - 1n));
+    if (result.type !== 'v128') return [isBetween(format, result, least + 1n, infinity - 1n).eqz(), ...denormal, wantsRounding(x)];
+    // From infinity over the sign's end to the least normal number.
+    const uncommon = isBetween(format, result, infinity, least + (1n << BigInt(format.bits - 1)));
+    return apply(`${format.integers}.bitmask`, [uncommon, ...denormal].reduce((all, one) => all.or(one))).or(wantsRounding(x));
   };
 }
 
-type Arithmetic = 'add' | 'sub' | 'mul' | 'div' | 'sqrt' | 'addSubtract';
+const ARITHMETIC = ['add', 'sub', 'mul', 'div', 'sqrt', 'addSubtract'] as const;
 
 /** Lanes of a result, zero or normal, that are certainly exact. The error of a sum is a number, and is found by Knuth's method. */
-function exactLanes(x: Semantics, format: Format, operation: Arithmetic, a: Expression, b: Expression, r: Expression): Expression {
-  const { f } = x;
+function exactLanes(f: FunctionBuilder, format: Format, operation: Arithmetic, a: Expression, b: Expression, r: Expression, toNearest: Expression): Expression {
   const { shape, integers, shortMask } = format;
   const op = (name: string, p: Expression, q: Expression): Expression => f.let(apply(`${shape}.${name}`, p, q));
   const short = (v: Expression): Expression => apply(`${integers}.eq`, v.and(shortMask), ZERO);
@@ -216,7 +224,6 @@ function exactLanes(x: Semantics, format: Format, operation: Arithmetic, a: Expr
       const second = op('sub', r, a);
       const error = op('add', op('sub', a, op('sub', r, second)), op('sub', addend, second));
       // The sign of a zero depends on the rounding mode.
-      const toNearest = x.state32(MXCSR).and(ROUNDING).eqz();
       return isZero(error).and(isZero(r).not().or(apply('i32x4.splat', i32(0).sub(toNearest))));
     }
     case 'mul':
@@ -230,21 +237,38 @@ function exactLanes(x: Semantics, format: Format, operation: Arithmetic, a: Expr
   }
 }
 
-/** The second look: zeros are no reason for doubt where they come of zeros, nor is a result that is exact. */
+/** The second look: zeros are no reason for doubt where they come of zeros, nor is a result that is exact. A function: (a, b, result, rounding and inexactness matter). */
+function secondLook(format: Format, operation: Arithmetic): SharedFunction {
+  return {
+    name: `sse_second_look_${operation}_${format.shape}`,
+    signature: { parameters: ['v128', 'v128', 'v128', 'i32', 'i32'], results: ['i32'] },
+    inlined: true,
+    build(f, a, b, r, wanted, toNearest) {
+      const isNonzero = (v: Expression): Expression => compareLanes(format, 'ne', v, ZERO);
+      const size = f.let(magnitude(format, r));
+      const tiny = compareLanes(format, 'le', size, format.least);
+      // A sum or a root of normal numbers and zeros is zero where it is exactly that.
+      const fromNonzero = operation === 'mul' ? isNonzero(a).and(isNonzero(b)) : operation === 'div' ? isNonzero(a) : isNonzero(r);
+      const finite = compareLanes(format, 'lt', size, format.infinity);
+      const bad = denormalLanes(format, a).or(denormalLanes(format, b)).or(tiny.and(fromNonzero)).or(finite.not());
+      const doubtful = f.local('i32');
+      f.set(doubtful, apply('v128.any_true', bad));
+      f.if(wanted.gtU(f.get(doubtful)), () => {
+        f.set(doubtful, apply(`${format.integers}.all_true`, exactLanes(f, format, operation, a, b, r, toNearest)).eqz());
+      });
+      return [f.get(doubtful)];
+    },
+  };
+}
+
+type Arithmetic = (typeof ARITHMETIC)[number];
+const secondLooks = new Map([SINGLE, DOUBLE].map((format) => [format, new Map(ARITHMETIC.map((operation) => [operation, secondLook(format, operation)]))]));
+
 function isDoubtful(x: Semantics, format: Format, operation: Arithmetic, a: Expression, b: Expression): Doubt {
   return (result) => {
-    const { f } = x;
-    const vector = (v: Expression): Expression => f.let(v.type === 'v128' ? v : splatFloat(format, v));
-    const [va, vb, r] = [vector(a), vector(b), vector(result)];
-    const isNonzero = (v: Expression): Expression => compareLanes(format, 'ne', v, ZERO);
-    const size = f.let(magnitude(format, r));
-    const tiny = compareLanes(format, 'le', size, format.least);
-    // A sum or a root of normal numbers and zeros is zero where it is exactly that.
-    const fromNonzero = operation === 'mul' ? isNonzero(va).and(isNonzero(vb)) : operation === 'div' ? isNonzero(va) : isNonzero(r);
-    const finite = compareLanes(format, 'lt', size, format.infinity);
-    const bad = denormalLanes(format, va).or(denormalLanes(format, vb)).or(tiny.and(fromNonzero)).or(finite.not());
-    const exact = apply(`${format.integers}.all_true`, exactLanes(x, format, operation, va, vb, r));
-    return apply('v128.any_true', bad).or(wantsRounding(x).and(exact.eqz()));
+    const [va, vb, r] = [a, b, result].map((v) => (v.type === 'v128' ? v : splatFloat(format, v)));
+    const look = secondLooks.get(format)?.get(operation) as SharedFunction;
+    return x.shared(look, va, vb, r, wantsRounding(x), x.mxcsrDiffers(ROUNDING, 0).eqz())[0];
   };
 }
 
@@ -254,9 +278,17 @@ const doubtsOf = (x: Semantics, format: Format, operation: Arithmetic, a: Expres
   isDoubtful(x, format, operation, a, b),
 ];
 
+/** Arithmetic as MXCSR wants it, on vectors or scalars. Compiled code knows of what it gives that it is not denormal. */
+function computed(x: Semantics, format: Format, operation: Arithmetic, a: Expression, b: Expression, usual: Expression): Expression {
+  const lanes = usual.type === 'v128' ? 128 / format.bits : 1;
+  const result = controlled(x, [operation, format, lanes], [a, b], usual, doubtsOf(x, format, operation, a, b));
+  x.noteNormal(result);
+  return result;
+}
+
 /** `a operation b` on vectors as MXCSR wants it. */
 export const arithmetic = (x: Semantics, format: Format, operation: 'add' | 'sub' | 'mul' | 'div', a: Expression, b: Expression): Expression =>
-  controlled(x, [operation, format, 128 / format.bits], [a, b], apply(`${format.shape}.${operation}`, a, b), doubtsOf(x, format, operation, a, b));
+  computed(x, format, operation, a, b, apply(`${format.shape}.${operation}`, a, b));
 
 // --- ADD, SUB, MUL, DIV, SQRT -------------------------------------------------------------------------
 
@@ -285,10 +317,9 @@ for (const [name, operation, opcode] of [
       { access: 'mr', hot: true },
       (x, destination, source) => {
         x.requireSse();
-        const b = x.f.let(scalar(source, format));
-        const a = x.f.let(scalar(destination, format));
-        const doubts = doubtsOf(x, format, operation, a, b);
-        destination.writeLow(controlled(x, [operation, format, 1], [a, b], a.op(operation, b), doubts), format.bits);
+        const b = scalar(source, format);
+        const a = scalar(destination, format);
+        destination.writeLow(computed(x, format, operation, a, b, a.op(operation, b)), format.bits);
       },
     );
   }
@@ -298,15 +329,14 @@ for (const [suffix, prefix, size, format] of PACKED) {
   instruction(`SQRT${suffix}`, `${prefix} 0F 51 V${size} W${size}`, { access: 'wr' }, (x, destination, source) => {
     x.requireSse();
     const v = source.vector();
-    const root = apply(`${format.shape}.sqrt`, v);
-    destination.writeVector(controlled(x, ['sqrt', format, 128 / format.bits], [v, v], root, doubtsOf(x, format, 'sqrt', v, v)));
+    destination.writeVector(computed(x, format, 'sqrt', v, v, apply(`${format.shape}.sqrt`, v)));
   });
 }
 for (const [suffix, prefix, size, format] of SCALAR) {
   instruction(`SQRT${suffix}`, `${prefix} 0F 51 V${size} W${size}`, { access: 'wr', hot: true }, (x, destination, source) => {
     x.requireSse();
-    const v = x.f.let(scalar(source, format));
-    destination.writeLow(controlled(x, ['sqrt', format, 1], [v, v], v.op('sqrt'), doubtsOf(x, format, 'sqrt', v, v)), format.bits);
+    const v = scalar(source, format);
+    destination.writeLow(computed(x, format, 'sqrt', v, v, v.op('sqrt')), format.bits);
   });
 }
 
@@ -337,8 +367,8 @@ for (const [name, opcode, operation] of [
       { access: 'mr', hot: true },
       (x, destination, source) => {
         x.requireSse();
-        const b = x.f.let(scalar(source, format));
-        const a = x.f.let(scalar(destination, format));
+        const b = scalar(source, format);
+        const a = scalar(destination, format);
         const usual = select(a.op(name === 'MIN' ? 'lt' : 'gt', b), a, b);
         const peculiar = (): Expression => isUnordered(a, b).or(isDenormal(format, a)).or(isDenormal(format, b));
         destination.writeLow(controlled(x, [operation, format, 1], [a, b], usual, [peculiar]), format.bits);
@@ -388,8 +418,7 @@ for (const [suffix, prefix, format, odd] of [
     const b = source.vector();
     const a = destination.vector();
     const usual = gather(apply(`${format.shape}.sub`, a, b), apply(`${format.shape}.add`, a, b), format.bits, odd);
-    const doubts = doubtsOf(x, format, 'addSubtract', a, b);
-    destination.writeVector(controlled(x, ['addSubtract', format, 128 / format.bits], [a, b], usual, doubts));
+    destination.writeVector(computed(x, format, 'addSubtract', a, b, usual));
   });
   for (const [name, opcode, operation] of [
     ['HADD', '7C', 'add'],
@@ -440,8 +469,8 @@ for (const [suffix, prefix, size, format] of PACKED) {
 for (const [suffix, prefix, size, format] of SCALAR) {
   instruction(`CMP${suffix}`, `${prefix} 0F C2 V${size} W${size} Ib`, { access: 'mrr' }, (x, destination, source, immediate) => {
     x.requireSse();
-    const b = x.f.let(scalar(source, format));
-    const a = x.f.let(scalar(destination, format));
+    const b = scalar(source, format);
+    const a = scalar(destination, format);
     const predicate = byteOf(x, immediate);
     const holds = pick(x, predicate.and(3), a.op('eq', b), a.op('lt', b), a.op('le', b), i32(0));
     const usual = splat(64, i32(0).sub(holds.xor(predicate.shrU(2).and(1))).extendS());
@@ -460,8 +489,8 @@ for (const [suffix, prefix, size, format] of SCALAR) {
       { access: 'rr', hot: true },
       (x, first, second) => {
         x.requireSse();
-        const b = x.f.let(scalar(second, format));
-        const a = x.f.let(scalar(first, format));
+        const b = scalar(second, format);
+        const a = scalar(first, format);
         const [atLeast, atMost] = comparison(x, operation, format, a, b);
         // Equal: both. Unordered: neither; ZF, PF and CF are set.
         x.setFlags({

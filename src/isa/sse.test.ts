@@ -13,7 +13,7 @@ import './sse-float.ts';
 import './sse-integer.ts';
 import './sse-move.ts';
 import './sse4.ts';
-import type { Bits, FlagWords, Operand, Semantics } from './semantics.ts';
+import type { Bits, FlagWords, Operand, Semantics, SharedFunction } from './semantics.ts';
 
 // A machine without an engine: every form is a function on fixed slots of linear memory. Destination registers are number 1
 // (RBX among general ones), sources number 2 (RSI), the memory operand is where RDI points.
@@ -67,6 +67,10 @@ class Slot {
   vector() {
     if (this.kind === 'register' || this.bits === 128) return this.f.let(STATE.load('v128.load', this.offset));
     return this.f.let(v128(0n, 0n).lane('i64x2.replace_lane', 0, this.unsigned()));
+  }
+
+  float(bits: 32 | 64) {
+    return this.f.let(STATE.load(`f${bits}.load`, this.offset));
   }
 
   writeVector(value: Expression) {
@@ -226,6 +230,11 @@ class Machine {
       requireSse: () => undefined,
       enterMmx: () => f.store('i32.store', STATE, 0xff, state.FTW),
       requireMmx: () => {},
+      decline: () => false,
+      mxcsrDiffers: (mask: number, expected: number) => f.let(STATE.load('i32.load', state.MXCSR).and(mask).ne(expected)),
+      noteNormal: () => undefined,
+      isNormal: () => false,
+      shared: ({ build }: SharedFunction, ...operands: Expression[]) => build(f, ...operands.map((operand) => f.let(operand))),
       raiseWithCode: (vector: number) => f.call(raise, vector),
       helper: (name: string, ...operands: Value[]) => f.call(name === 'sse' ? sse : compare, ...operands),
       argument: (index: number) => f.let(STATE.load('i64.load', state.ARGUMENT + 8 * index)),

@@ -247,7 +247,7 @@ for (const [suffix, packedOpcode, scalarOpcode, size, format] of [
     { access: 'wrr', feature: 'sse4_1' },
     (x, destination, source, immediate) => {
       x.requireSse();
-      const v = x.f.let(scalar(source, format));
+      const v = scalar(source, format);
       const control = byteOf(x, immediate);
       const usual = pick(x, roundingMode(x, control), ...ROUNDINGS.map((name) => v.op(name)));
       const doubt = (result: Expression): Expression =>

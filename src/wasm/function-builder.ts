@@ -98,16 +98,22 @@ export class FunctionBuilder implements FunctionReference, Locals {
   /** Calls for the effect and the result, which is kept in a local; without results, for the effect. */
   call(target: FunctionReference, ...operands: Operand[]): Expression {
     if (target.signature.results.length > 1) this.fail(`${target.name} has ${target.signature.results.length} results`);
+    return this.callForAll(target, ...operands)[0] ?? i32(0);
+  }
+
+  /** Calls for all results, each of which is kept in a local. */
+  callForAll(target: FunctionReference, ...operands: Operand[]): Expression[] {
     this.arguments(target.name, target.signature, operands);
     this.code.byte(0x10);
     this.code.unsigned(target.index);
-    const [result] = target.signature.results;
-    if (!result) return i32(0);
-    const local = this.local(result);
-    this.constants.add(local.index);
-    this.code.byte(0x21);
-    this.code.unsigned(local.index);
-    return this.get(local);
+    const locals = target.signature.results.map((type) => this.local(type));
+    // The last result is on top.
+    for (const local of locals.toReversed()) {
+      this.constants.add(local.index);
+      this.code.byte(0x21);
+      this.code.unsigned(local.index);
+    }
+    return locals.map((local) => this.get(local));
   }
 
   callIndirect(type: number, signature: Signature, index: Expression, ...operands: Operand[]): void {
@@ -175,12 +181,13 @@ export class FunctionBuilder implements FunctionReference, Locals {
     this.code.unsigned(this.distance(label));
   }
 
-  return(value?: Operand): void {
-    const [result] = this.signature.results;
-    if (!result !== (value === undefined)) this.fail('return does not fit the signature');
-    if (value !== undefined) {
-      const expression = this.typed(value, result);
-      if (expression.type !== result) this.fail(`returns ${result}, not ${expression.type}: ${expression}`);
+  /** Returns values for the signature's results, the first one first. */
+  return(...values: Operand[]): void {
+    const { results } = this.signature;
+    if (results.length !== values.length) this.fail('return does not fit the signature');
+    for (const [i, type] of results.entries()) {
+      const expression = this.typed(values[i], type);
+      if (expression.type !== type) this.fail(`returns ${type}, not ${expression.type}: ${expression}`);
       expression.emit(this.code, this);
     }
     this.code.byte(0x0f);

@@ -9,13 +9,13 @@
 
 import type { Decoded, Decoder } from '../../isa/decoder.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
-import type { FunctionReference } from '../../wasm/function-builder.ts';
 import { ModuleBuilder } from '../../wasm/module-builder.ts';
 import * as state from '../../cpu/state.ts';
 import type { Block, BlockCache } from '../block-cache.ts';
 import { type Interpreter, REGION_CAPACITY } from '../interpreter.ts';
 import { HANDLER, type HandlerTargets } from '../interpreter-semantics.ts';
 import * as L from '../layout.ts';
+import { importForRegions, type RegionImports, regionEnvironment } from './region-imports.ts';
 import { RegionSemantics, RegionState, Unsupported } from './region-semantics.ts';
 import { ControlFlow } from './structure.ts';
 
@@ -87,12 +87,12 @@ export class Jit {
   compileQueue(): void {
     if (!this.queue.length) return;
     const module = new ModuleBuilder();
-    const fillQuiet = this.importsOf(module);
+    const imports = this.importsOf(module);
     const built: Region[] = [];
     for (const op of this.queue.splice(0)) {
       const block = this.cache.blockOf(op);
       if (!block || this.regions.has(op)) continue;
-      const region = this.build(module, fillQuiet, block, `r${built.length}`);
+      const region = this.build(module, imports, block, `r${built.length}`);
       if (region) built.push(region);
       else this.rejected.add(op);
     }
@@ -137,17 +137,15 @@ export class Jit {
     this.nextIndex = this.interpreter.handlerCount;
   }
 
-  private importsOf(module: ModuleBuilder): FunctionReference {
-    module.importMemory(this.memory.memory);
-    return module.importFunction('fill_quiet', { parameters: ['i32', 'i64', 'i32', 'i32'], results: ['i32'] });
+  private importsOf(module: ModuleBuilder): RegionImports {
+    return importForRegions(module, this.memory, this.interpreter);
   }
 
   private instantiate(module: ModuleBuilder): WebAssembly.Instance {
     const bytes = module.bytes();
     this.statistics.modules++;
     this.statistics.wasmBytes += bytes.length;
-    const env = { memory: this.memory.memory, fill_quiet: this.interpreter.exports.fill_quiet };
-    return new WebAssembly.Instance(new WebAssembly.Module(bytes), { env } as unknown as WebAssembly.Imports);
+    return new WebAssembly.Instance(new WebAssembly.Module(bytes), regionEnvironment(this.memory, this.interpreter));
   }
 
   private install(region: Region, f: () => void): void {
@@ -181,26 +179,26 @@ export class Jit {
 
   // --- Building -----------------------------------------------------------------------------------
 
-  private build(module: ModuleBuilder, fillQuiet: FunctionReference, entry: Block, name: string): Region | undefined {
+  private build(module: ModuleBuilder, imports: RegionImports, entry: Block, name: string): Region | undefined {
     const nodes = this.discover(entry);
     // A region of one instruction would cost more to enter than it saves.
     if (!nodes.length || nodes[0].instructions.length < 2) return undefined;
-    return this.buildNodes(module, fillQuiet, nodes, name);
+    return this.buildNodes(module, imports, nodes, name);
   }
 
   /** Builds a function of these nodes, the first of which is its entry; undefined where not even its first instruction can be compiled. */
-  private buildNodes(module: ModuleBuilder, fillQuiet: FunctionReference, nodes: Node[], name: string): Region | undefined {
+  private buildNodes(module: ModuleBuilder, imports: RegionImports, nodes: Node[], name: string): Region | undefined {
     const entry = nodes[0].block;
     const indexOf = new Map(nodes.map((node, i) => [node.offset, i]));
     const flow = new ControlFlow(nodes.map((node) => node.successors.map((offset) => indexOf.get(offset) as number)));
     const f = module.function(name, HANDLER);
-    const region = new RegionState(f, fillQuiet);
+    const region = new RegionState(f, imports);
     const pageStart = entry.start - nodes[0].offset;
     let compiled = 0;
 
     const emit = (index: number): void => {
       const node = nodes[index];
-      region.comparison = null;
+      region.beginBlock();
       const rip = () => region.codeBase.add(node.offset);
       f.if(f.get(region.budget).leS(0), () => region.leave(state.EXIT_LEAVE, 0, rip()));
       f.set(region.budget, f.get(region.budget).sub(node.instructions.length));

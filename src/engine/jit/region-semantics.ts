@@ -7,11 +7,13 @@
 import * as state from '../../cpu/state.ts';
 import { type Decoded, NO_BASE, RIP_BASE } from '../../isa/decoder.ts';
 import type { OperandSpecification } from '../../isa/encoding.ts';
-import type { Bits, FlagWords, Operand } from '../../isa/semantics.ts';
+import type { Bits, FlagWords, Operand, SharedFunction } from '../../isa/semantics.ts';
 import { type Expression, i32, i64, type Operand as Value } from '../../wasm/expression.ts';
 import type { FunctionBuilder, FunctionReference, Label, Local } from '../../wasm/function-builder.ts';
 import { type HandlerTargets, ImmediateOperand, InterpreterSemantics, MemoryOperand, sizeBits, STORE, toInteger } from '../interpreter-semantics.ts';
 import * as L from '../layout.ts';
+import { RegionFloat } from './region-float.ts';
+import type { RegionImports } from './region-imports.ts';
 
 /** Thrown while an instruction is being built: it is the interpreter's. */
 export class Unsupported extends Error {}
@@ -28,7 +30,8 @@ interface Comparison {
 /** What all instructions of a region share. */
 export class RegionState {
   readonly f: FunctionBuilder;
-  readonly fillQuiet: FunctionReference;
+  readonly imports: RegionImports;
+  readonly float: RegionFloat;
   readonly codeBase: Expression;
   readonly tlbBase: Expression;
   readonly budget: Local;
@@ -44,9 +47,10 @@ export class RegionState {
   private readonly codeBaseLocal: Local;
   private readonly tlbBaseLocal: Local;
 
-  constructor(f: FunctionBuilder, fillQuiet: FunctionReference) {
+  constructor(f: FunctionBuilder, imports: RegionImports) {
     this.f = f;
-    this.fillQuiet = fillQuiet;
+    this.imports = imports;
+    this.float = new RegionFloat(f);
     this.budget = f.local('i32');
     this.exitCode = f.local('i32');
     this.exitOperation = f.local('i32');
@@ -79,6 +83,12 @@ export class RegionState {
     return entry.local;
   }
 
+  /** Another block begins. */
+  beginBlock(): void {
+    this.comparison = null;
+    this.float.beginBlock();
+  }
+
   /** Leaves the region. */
   leave(code: number, operation: number, rip?: Expression): void {
     const { f } = this;
@@ -104,6 +114,7 @@ export class RegionState {
     }
     for (const [offset, { local }] of this.words) f.set(local, vcpu.load('i64.load', offset));
     for (const [number, { local }] of this.vectors) f.set(local, vcpu.load('v128.load', state.XMM + 16 * number));
+    this.float.load(vcpu);
     f.set(this.codeBaseLocal, vcpu.load('i64.load', state.CODE_BASE));
     f.set(this.tlbBaseLocal, vcpu.load('i32.load', state.TLB_BASE));
     f.set(this.budget, vcpu.load('i32.load', state.BUDGET).add(entryCost));
@@ -165,6 +176,7 @@ class LocalRegister implements Operand {
   }
 
   vector(): Expression { throw new Unsupported('a general register is no vector'); }
+  float(): Expression { return this.vector(); }
   writeVector(): void { this.vector(); }
   writeLow(): void { this.vector(); }
   address(): Expression { throw new Error('a register has no address'); }
@@ -185,19 +197,38 @@ class LocalVector implements Operand {
   }
 
   vector(): Expression {
-    return this.region.f.let(this.region.f.get(this.region.vector(this.register, false)));
+    const { region, register } = this;
+    const known = region.float.vector(register);
+    if (known) return known;
+    const value = region.f.let(region.f.get(region.vector(register, false)));
+    if (!region.float.low(register, 'f32') && !region.float.low(register, 'f64')) region.float.setVector(register, value);
+    return value;
   }
 
   writeVector(value: Expression): void {
-    this.region.f.set(this.region.vector(this.register, true), value);
+    const { region, register } = this;
+    const kept = region.f.let(value);
+    region.f.set(region.vector(register, true), kept);
+    region.float.setVector(register, kept);
+  }
+
+  float(bits: 32 | 64): Expression {
+    const { region, register } = this;
+    const known = region.float.low(register, bits === 32 ? 'f32' : 'f64');
+    if (known) return known;
+    const local = region.f.get(region.vector(register, false));
+    return region.f.let(local.lane(bits === 32 ? 'f32x4.extract_lane' : 'f64x2.extract_lane', 0));
   }
 
   writeLow(value: Expression, bits: 32 | 64): void {
-    const low = toInteger(value, bits);
-    const local = this.region.vector(this.register, true);
-    const old = this.region.f.get(local);
-    if (bits === 64) this.region.f.set(local, value.type === 'f64' ? old.lane('f64x2.replace_lane', 0, value) : old.lane('i64x2.replace_lane', 0, low));
-    else this.region.f.set(local, value.type === 'f32' ? old.lane('f32x4.replace_lane', 0, value) : old.lane('i32x4.replace_lane', 0, low.wrap()));
+    const { region, register } = this;
+    const { f } = region;
+    const kept = f.let(value);
+    const local = region.vector(register, true);
+    const old = f.get(local);
+    if (bits === 64) f.set(local, kept.type === 'f64' ? old.lane('f64x2.replace_lane', 0, kept) : old.lane('i64x2.replace_lane', 0, toInteger(kept, bits)));
+    else f.set(local, kept.type === 'f32' ? old.lane('f32x4.replace_lane', 0, kept) : old.lane('i32x4.replace_lane', 0, toInteger(kept, bits).wrap()));
+    region.float.setLow(register, kept);
   }
 
   unsigned(): Expression {
@@ -336,6 +367,7 @@ export class RegionSemantics extends InterpreterSemantics {
   override state32(offset: number): Expression {
     // The time-stamp counter asks.
     if (offset === state.BUDGET) return this.f.get(this.region.budget);
+    if (offset === state.MXCSR) return this.region.float.mxcsr;
     const local = this.region.word(offset, false);
     return local ? this.f.let(this.f.get(local).wrap()) : super.state32(offset);
   }
@@ -349,6 +381,7 @@ export class RegionSemantics extends InterpreterSemantics {
   override setState32(offset: number, value: Value): void {
     if (this.region.word(offset, false)) throw new Unsupported('half of a register');
     super.setState32(offset, value);
+    if (offset === state.MXCSR) this.region.float.mxcsrChanged(this.vcpu);
   }
 
   override setFlags(words: FlagWords): void {
@@ -404,7 +437,7 @@ export class RegionSemantics extends InterpreterSemantics {
       hit,
       () => f.set(linear, this.hostOf(address, entry)),
       () => {
-        f.set(linear, f.call(region.fillQuiet, this.vcpu, address, i32(bytes), i32(write ? 1 : 0)));
+        f.set(linear, f.call(region.imports.fillQuiet, this.vcpu, address, i32(bytes), i32(write ? 1 : 0)));
         f.if(f.get(linear).eq(-1), () => this.interpret());
       },
     );
@@ -495,6 +528,29 @@ export class RegionSemantics extends InterpreterSemantics {
     if (this.f.mark().labels === this.baseDepth) throw new Unsupported('helper');
     this.interpret();
     return i32(0);
+  }
+
+  override decline(): boolean {
+    this.interpret();
+    return true;
+  }
+
+  override mxcsrDiffers(mask: number, expected: number): Expression {
+    return this.region.float.mxcsrDiffers(mask, expected);
+  }
+
+  override noteNormal(value: Expression): void {
+    this.region.float.noteNormal(value);
+  }
+
+  override isNormal(value: Expression): boolean {
+    return this.region.float.isNormal(value);
+  }
+
+  override shared(target: SharedFunction, ...operands: Expression[]): Expression[] {
+    const { f, region } = this;
+    if (target.inlined) return target.build(f, ...operands.map((operand) => f.let(operand)));
+    return f.callForAll(region.imports.shared.get(target.name) as FunctionReference, ...operands);
   }
 
   /** The instruction went somewhere, whatever its conditions were. */
