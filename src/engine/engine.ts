@@ -470,7 +470,9 @@ export class Engine implements Mmu {
     const linear = this.fetch(vcpu, vcpu.rip);
     const mode = this.codeMode(vcpu);
     const block = this.cache.block(linear, mode, () => this.nextPage(vcpu, this.pageOfRip(vcpu)));
-    const slot = (this.layout.blockTable + ((linear ^ (linear >>> 12)) & (L.BLOCK_ENTRIES - 1)) * L.BLOCK_ENTRY_SIZE) >> 2;
+    const slot = (this.layout.blockTable + (Math.imul(linear, L.BLOCK_HASH) >>> L.BLOCK_HASH_SHIFT) * L.BLOCK_ENTRY_SIZE) >> 2;
+    // Who was there moves over.
+    if (this.words[slot] !== 0 && this.words[slot] !== linear) this.words.copyWithin(slot ^ (L.BLOCK_ENTRY_SIZE >> 2), slot, slot + 3);
     this.words[slot] = linear;
     this.words[slot + 1] = mode;
     this.words[slot + 2] = block;
@@ -678,7 +680,10 @@ export class Engine implements Mmu {
     const word = (context + L.CONTEXT_GENERATION) >> 2;
     this.words[word] += L.GENERATION_STEP;
     // After a turn of the counter old entries could pass for new ones.
-    if (this.words[word] === 0) this.memory.bytes.fill(0, context + L.JUMP_CACHE, context + L.CONTEXT_GENERATION);
+    if (this.words[word] === 0) {
+      this.memory.bytes.fill(0, context + L.JUMP_CACHE, context + L.CONTEXT_GENERATION);
+      this.memory.bytes.fill(0xff, context + L.CODE_TLB, context + L.CONTEXT_SIZE);
+    }
     const pages = (context + L.CONTEXT_JUMP_PAGES) >> 2;
     this.words.fill(0, pages, pages + L.JUMP_PAGE_BITS / 32);
   }

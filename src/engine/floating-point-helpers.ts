@@ -1,7 +1,7 @@
 /** Helpers of x87, MMX and SSE state: see helpers.ts. Images in guest memory are read and written whole, after all checks. */
 
 import { xgetbv } from '../cpu/control-registers.ts';
-import { Access } from '../cpu/mmu.ts';
+import { Access, MMIO } from '../cpu/mmu.ts';
 import { comparePackedStrings } from '../cpu/pcmpstr.ts';
 import { SseUnit } from '../cpu/sse-unit.ts';
 import * as state from '../cpu/state.ts';
@@ -18,6 +18,7 @@ const X87_STATE = 1;
 const SSE_STATE = 2;
 /** FXSAVE writes nothing behind XMM15. */
 const FXSAVE_USED = 416;
+const PAGE = 4096;
 const XMM_AT = 160;
 const FSAVE_REGISTERS = 80;
 /** Fields of the header, the second of the compacted form only. */
@@ -38,12 +39,30 @@ export function floatingPointHelpers(engine: Engine): Helpers {
   const at = (base: number): Vcpu => engine.vcpuAt(base);
 
   const access = (vcpu: Vcpu): number => (vcpu.cpl === 3 ? Access.user : 0);
-  /** Both halves of guest memory's copy go by up to 8 bytes. */
-  const read = (vcpu: Vcpu, address: bigint, bytes: number): void => {
-    for (let i = 0; i < bytes; i += 8) view.setBigUint64(scratch + i, vcpu.read(address + BigInt(i), Math.min(8, bytes - i), access(vcpu)), true);
+  /** Goes through the pages of an image, bytes `from` to `to` of it: linear addresses (MMIO where no RAM is), where in the image, how much. */
+  const byPages = (vcpu: Vcpu, address: bigint, from: number, to: number, kind: number, part: (at: number, offset: number, bytes: number) => void): void => {
+    for (let offset = from; offset < to; ) {
+      const start = BigInt.asIntN(64, address + BigInt(offset));
+      const bytes = Math.min(to - offset, PAGE - Number(start & 0xfffn));
+      part(vcpu.mmu.translate(vcpu.base, start, access(vcpu) | kind), offset, bytes);
+      offset += bytes;
+    }
   };
-  const write = (vcpu: Vcpu, address: bigint, from: number, to: number): void => {
-    for (let i = from; i < to; i += 8) vcpu.write(address + BigInt(i), Math.min(8, to - i), view.getBigUint64(scratch + i, true) & ((1n << BigInt(8 * Math.min(8, to - i))) - 1n), access(vcpu));
+  const read = (vcpu: Vcpu, address: bigint, bytes: number): void =>
+    byPages(vcpu, address, 0, bytes, Access.read, (from, offset, length) => {
+      if (from === MMIO) linear.fill(0xff, scratch + offset, scratch + offset + length);
+      else linear.copyWithin(scratch + offset, from, from + length);
+    });
+  const write = (vcpu: Vcpu, address: bigint, from: number, to: number): void =>
+    byPages(vcpu, address, from, to, Access.write, (at, offset, length) => {
+      if (at === MMIO) return;
+      linear.copyWithin(at, scratch + offset, scratch + offset + length);
+      vcpu.mmu.written(at, length);
+    });
+  const words = new Int32Array(memory.buffer);
+  const isZero = (start: number, end: number): boolean => {
+    for (let at = start >> 2; at < end >> 2; at++) if (words[at] !== 0) return false;
+    return true;
   };
   /** Raises what writing would raise, before anything changes. */
   const checkWritable = (vcpu: Vcpu, address: bigint, bytes: number): void => {
@@ -74,8 +93,7 @@ export function floatingPointHelpers(engine: Engine): Helpers {
 
   /** XINUSE: the components that are not in their initial state. MXCSR counts with AMD's processors. */
   const componentsInUse = (base: number): number => {
-    const xmm = linear.subarray(base + state.XMM, base + state.XMM + 256).some((byte) => byte !== 0);
-    const sse = xmm || view.getUint32(base + state.MXCSR, true) !== INITIAL_MXCSR;
+    const sse = !isZero(base + state.XMM, base + state.XMM + 256) || view.getUint32(base + state.MXCSR, true) !== INITIAL_MXCSR;
     return (fx.isX87Initial(base) ? 0 : X87_STATE) | (sse ? SSE_STATE : 0);
   };
 
@@ -158,7 +176,7 @@ export function floatingPointHelpers(engine: Engine): Helpers {
       const possible = isCompacted ? layout & ~COMPACTED : vcpu.get64(state.XCR0);
       const reserved = isCompacted ? possible & ~vcpu.get64(state.XCR0) : layout;
       if (reserved || present & ~possible) generalProtection();
-      if (linear.subarray(scratch + XCOMP_BV + 8, scratch + (isCompacted ? XSAVE_BYTES : XCOMP_BV + 16)).some((byte) => byte !== 0)) generalProtection();
+      if (!isZero(scratch + XCOMP_BV + 8, scratch + (isCompacted ? XSAVE_BYTES : XCOMP_BV + 16))) generalProtection();
       const restored = wanted & Number(present);
       // Of the standard form MXCSR is loaded whenever SSE is asked for. What is asked for and not in the image goes to its initial state.
       if (wanted & SSE_STATE) {

@@ -71,10 +71,17 @@ export const GENERATION_STEP = 256;
 /** Which groups of TLB entries may hold anything, a bit each: what a flush has to empty, and a search to look through. i64 */
 export const CONTEXT_FILLED = CONTEXT_GENERATION + 8;
 export const TLB_GROUP = TLB_ENTRIES / 64;
+/**
+ * Pages that code was found in lately, for what the jump cache misses, by the low bits of their number: guest-virtual page (i64), the
+ * generation it was found in (i32, as in the jump cache), linear address (i32).
+ */
+export const CODE_TLB = CONTEXT_GENERATION + 64;
+export const CODE_TLB_ENTRIES = 64;
+export const CODE_TLB_ENTRY_SIZE = 16;
 /** Pages that the jump cache may know targets in, by the low bits of their number, a bit each: what INVLPG has to reckon with. */
 export const CONTEXT_JUMP_PAGES = CONTEXT_GENERATION + 16;
 export const JUMP_PAGE_BITS = 256;
-export const CONTEXT_SIZE = CONTEXT_GENERATION + 64;
+export const CONTEXT_SIZE = CODE_TLB + CODE_TLB_ENTRIES * CODE_TLB_ENTRY_SIZE;
 export const CONTEXT_KINDS = 4;
 export const SUPERVISOR_CONTEXT = 1;
 export const CHECKED_CONTEXT = 3;
@@ -89,9 +96,15 @@ export const SCRATCH = 1024;
 /** Highest cycle count that any vCPU's TSC was made of, an i64: no vCPU sees an older one later, whatever order they run in. */
 export const CYCLES_SEEN = 512;
 
-/** Blocks by the linear address of their first byte, for what the jump caches miss: address, mode, first operation; i32 each. */
-export const BLOCK_ENTRIES = 1 << 16;
+/**
+ * Blocks by the linear address of their first byte, for what the jump caches miss: address, mode, first operation; i32 each. Where
+ * a block goes is what BLOCK_HASH (2^32 divided by the golden ratio) times its address has in the upper bits, or the other entry of
+ * that pair.
+ */
+export const BLOCK_ENTRIES = 1 << 17;
 export const BLOCK_ENTRY_SIZE = 16;
+export const BLOCK_HASH = 0x9e37_79b1 | 0;
+export const BLOCK_HASH_SHIFT = 32 - Math.log2(BLOCK_ENTRIES);
 
 export interface Layout {
   vcpuCount: number;
@@ -110,9 +123,9 @@ export interface Layout {
 
 /** The arena for `vcpuCount` vCPUs and `ramBytes` of RAM. */
 export function layOut(vcpuCount: number, ramBytes: number, operationBytes = 96 << 20): Layout {
-  const codeLines = ARENA_START + vcpuCount * VCPU_BYTES;
+  const codeLines = Math.ceil((ARENA_START + vcpuCount * VCPU_BYTES) / 4096) * 4096;
   const pageWriters = codeLines + (ramBytes / 4096) * 8;
-  const blockTable = pageWriters + ramBytes / 4096;
+  const blockTable = pageWriters + Math.ceil(ramBytes / 4096 / 32) * 32;
   const operations = blockTable + BLOCK_ENTRIES * BLOCK_ENTRY_SIZE;
   return { vcpuCount, vcpuBytes: VCPU_BYTES, codeLines, pageWriters, blockTable, operations, operationBytes, arenaBytes: operations + operationBytes };
 }

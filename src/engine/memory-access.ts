@@ -468,12 +468,14 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
       f.store('i64.store', vcpu, rip.sub(block.load('i64.load16_u', L.OP_IP)), state.CODE_BASE);
       f.return(block);
     });
-    const remember = (found: Expression): void => {
-      // In legacy modes the target lies relative to CS.
-      const target = rip.add(vcpu.load('i64.load', state.CODE_KEY).shrU(32));
+    const noteCodePage = (target: Expression): void => {
       const page = f.let(target.shrU(12).wrap().and(L.JUMP_PAGE_BITS - 1));
       const word = f.let(context.add(page.shrU(5).shl(2)));
       f.store('i32.store', word, word.load('i32.load', L.CONTEXT_JUMP_PAGES).or(i32(1).shl(page)), L.CONTEXT_JUMP_PAGES);
+    };
+    const remember = (found: Expression): void => {
+      // In legacy modes the target lies relative to CS.
+      noteCodePage(rip.add(vcpu.load('i64.load', state.CODE_KEY).shrU(32)));
       f.store('i64.store', entry, key, L.JUMP_CACHE);
       f.store('i32.store', entry, found, L.JUMP_CACHE + 8);
       f.store('i32.store', entry, mode, L.JUMP_CACHE + 12);
@@ -481,15 +483,37 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
       f.return(found);
     };
     // Code that is known by its place in RAM: another address space's, or what a flush made the cache forget.
-    f.if(codeMode.eq(state.CODE_64), () => {
-      const linear = f.call(fill, vcpu, rip, userBit(vcpu).or(Access.execute | Access.quiet));
-      const slot = f.let(linear.xor(linear.shrU(12)).and(L.BLOCK_ENTRIES - 1).mul(L.BLOCK_ENTRY_SIZE).add(layout.blockTable));
-      const known = f.let(slot.load('i32.load', 8));
-      const fits = slot.load('i32.load').eq(linear).and(slot.load('i32.load', 4).eq(codeMode)).and(known.nonZero());
-      f.if(fits, () => f.if(known.load('i32.load16_u', L.OP_HANDLER).ne(imports.staleHandler), () => remember(known)));
-      f.store('i64.store', vcpu, rip, state.RIP);
-      f.store('i32.store', vcpu, 0, state.CURRENT_OP);
-      f.if(linear.eq(FAULTED), () => f.if(f.call(takeFault, vcpu, i32(0)), () => f.return(0)));
+    // Pages with breakpoints are not gone through by blocks.
+    f.if(codeMode.eq(state.CODE_64).and(vcpu.load('i32.load', state.BREAKPOINTS).and(state.CODE_BREAKPOINTS).eqz()), () => {
+      const codePage = f.let(rip.and(-4096));
+      const cached = f.let(context.add(rip.shrU(12).wrap().and(L.CODE_TLB_ENTRIES - 1).mul(L.CODE_TLB_ENTRY_SIZE)));
+      const generation = f.let(context.load('i32.load', L.CONTEXT_GENERATION));
+      const isCached = cached.load('i64.load', L.CODE_TLB).eq(codePage).and(cached.load('i32.load', L.CODE_TLB + 8).eq(generation));
+      const linear = f.local('i32');
+      f.if(
+        isCached,
+        () => f.set(linear, cached.load('i32.load', L.CODE_TLB + 12).add(rip.wrap().and(0xfff))),
+        () => {
+          f.set(linear, f.call(fill, vcpu, rip, userBit(vcpu).or(Access.execute | Access.quiet)));
+          f.if(f.get(linear).eq(FAULTED), () => {
+            f.store('i64.store', vcpu, rip, state.RIP);
+            f.store('i32.store', vcpu, 0, state.CURRENT_OP);
+            f.if(f.call(takeFault, vcpu, i32(0)), () => f.return(0));
+          });
+          f.if(f.get(linear).ne(FAULTED).and(f.get(linear).ne(MMIO)), () => {
+            noteCodePage(rip);
+            f.store('i64.store', cached, codePage, L.CODE_TLB);
+            f.store('i32.store', cached, generation, L.CODE_TLB + 8);
+            f.store('i32.store', cached, f.get(linear).and(-4096), L.CODE_TLB + 12);
+          });
+        },
+      );
+      const slot = f.let(f.get(linear).mul(L.BLOCK_HASH).shrU(L.BLOCK_HASH_SHIFT).mul(L.BLOCK_ENTRY_SIZE).add(layout.blockTable));
+      for (const entry of [slot, f.let(slot.xor(L.BLOCK_ENTRY_SIZE))]) {
+        const known = f.let(entry.load('i32.load', 8));
+        const fits = entry.load('i32.load').eq(f.get(linear)).and(entry.load('i32.load', 4).eq(codeMode)).and(known.nonZero());
+        f.if(fits, () => f.if(known.load('i32.load16_u', L.OP_HANDLER).ne(imports.staleHandler), () => remember(known)));
+      }
     });
     f.store('i64.store', vcpu, rip, state.RIP);
     f.store('i32.store', vcpu, 0, state.CURRENT_OP);
