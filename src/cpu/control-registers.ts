@@ -5,20 +5,20 @@ import { updateCodeMode, updateSegments } from './segments.ts';
 import { Cr0, Cr4, Efer, generalProtection, raise, type Vcpu, Vector } from './vcpu.ts';
 
 const CR0_DEFINED = 0xe005_003fn;
-const PHYSICAL_MASK = (1n << 40n) - 1n;
 const CR3_NO_FLUSH = 1n << 63n;
 
 /** PAE paging without long mode: CR3 points to four page-directory pointers. */
 const isPae = (cr0: bigint, cr4: bigint, efer: bigint): boolean => (cr0 & Cr0.pg) !== 0n && (cr4 & Cr4.pae) !== 0n && !(efer & Efer.lma);
 /** Reserved in a page-directory pointer: bits 1, 2, 5 to 8, and what lies above the physical address (SDM 3A table 4-8). */
-const PDPTE_RESERVED = 0x1e6n | (~PHYSICAL_MASK & 0xffff_ffff_ffff_ffffn);
+const pdpteReserved = ({ model }: Vcpu): bigint => 0x1e6n | model.abovePhysical;
 
 /** The page-directory pointers that `cr3` points to; #GP where one is present with reserved bits set. */
 function readPageDirectoryPointers(vcpu: Vcpu, cr3: bigint): bigint[] {
   const table = Number(cr3 & 0xffff_ffe0n);
+  const reserved = pdpteReserved(vcpu);
   return [0, 1, 2, 3].map((index) => {
     const entry = vcpu.readPhysical(table + 8 * index);
-    if (entry & 1n && entry & PDPTE_RESERVED) generalProtection();
+    if (entry & 1n && entry & reserved) generalProtection();
     return entry;
   });
 }
@@ -56,7 +56,7 @@ export function writeCr3(vcpu: Vcpu, value: bigint): void {
   const pcide = (vcpu.get64(state.CR4) & Cr4.pcide) !== 0n;
   const keep = pcide && (value & CR3_NO_FLUSH) !== 0n;
   const next = keep ? value & ~CR3_NO_FLUSH : value;
-  if (vcpu.longMode && next & ~PHYSICAL_MASK) generalProtection();
+  if (vcpu.longMode && next & vcpu.model.abovePhysical) generalProtection();
   if (isPae(vcpu.get64(state.CR0), vcpu.get64(state.CR4), vcpu.get64(state.EFER))) setPageDirectoryPointers(vcpu, readPageDirectoryPointers(vcpu, next));
   vcpu.set64(state.CR3, next);
   vcpu.mmu.addressSpaceChanged(vcpu.base, keep);

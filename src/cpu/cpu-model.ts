@@ -75,13 +75,22 @@ export interface CpuModel {
   readonly model: number;
   readonly stepping: number;
   readonly features: ReadonlySet<CpuFeature>;
+  /** Bits of a physical address, and those of 64 above them: reserved in paging entries, CR3 and IA32_APIC_BASE. */
+  readonly physicalAddressBits: number;
+  readonly abovePhysical: bigint;
   /** Bits of CR4 that may be set. */
   readonly cr4: bigint;
 }
 
+/** What every model has, and PSE-36 can name; machines that have devices above it ask for more (machine/platforms/). */
+const PHYSICAL_ADDRESS_BITS = 40;
+const physicalAddresses = (bits: number): Pick<CpuModel, 'physicalAddressBits' | 'abovePhysical'> => ({ physicalAddressBits: bits, abovePhysical: BigInt.asUintN(64, -1n << BigInt(bits)) });
+/** The model with physical addresses of so many bits, 40 to 52. */
+export const withPhysicalAddresses = (model: CpuModel, bits: number): CpuModel => ({ ...model, ...physicalAddresses(bits) });
+
 function makeModel(name: string, features: ReadonlySet<CpuFeature>): CpuModel {
   const cr4 = [...features].reduce((bits, feature) => bits | (FEATURES.get(feature)?.cr4 ?? 0n), CR4_BASE);
-  return { name, vendor: 'AuthenticAMD', brand: `Exitless ${name} virtual CPU`, family: 0xf, model: 0x6b, stepping: 1, features, cr4 };
+  return { name, vendor: 'AuthenticAMD', brand: `Exitless ${name} virtual CPU`, family: 0xf, model: 0x6b, stepping: 1, features, ...physicalAddresses(PHYSICAL_ADDRESS_BITS), cr4 };
 }
 
 const withTiers = (...tiers: Tier[]): Set<CpuFeature> => new Set(CPU_FEATURES.filter((name) => tiers.includes(definitionOf(name).tier)));

@@ -31,7 +31,6 @@ const SEP = bits(11);
 const CMP_LEGACY = bits(1);
 /** What AMD's extended leaf repeats of leaf 1's EDX. */
 const REPEATED = 0x0183_f3ff;
-const PHYSICAL_BITS = 40;
 const VIRTUAL_BITS = 48;
 const XSAVE_AREA = 576;
 
@@ -92,7 +91,7 @@ export function cpuid(vcpu: Vcpu, leaf: number, subleaf: number, environment: Cp
     case 0x8000_0007:
       return { eax: 0, ebx: 0, ecx: 0, edx: featureBits(model, '80000007.edx') };
     case 0x8000_0008:
-      return { eax: PHYSICAL_BITS | (VIRTUAL_BITS << 8), ebx: 0, ecx: (vcpuCount - 1) | (log2ceil(vcpuCount) << 12), edx: 0 };
+      return { eax: model.physicalAddressBits | (VIRTUAL_BITS << 8), ebx: 0, ecx: (vcpuCount - 1) | (log2ceil(vcpuCount) << 12), edx: 0 };
     default:
       return (leaf >>> 28 === 4 && environment.hypervisorLeaf(leaf)) || ZERO;
   }

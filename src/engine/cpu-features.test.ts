@@ -1,8 +1,8 @@
 /** What depends on the processor's model, and on MXCSR, where the engine and a guest's handlers meet. */
 
 import { describe, expect, it } from 'vitest';
-import { EngineBench, HUGE_PAGE, Pf, READ_WRITE } from '../../tests/engine-bench.ts';
-import { CPU_MODELS, type CpuModel, MAX_CPU_MODEL, parseCpuModel } from '../cpu/cpu-model.ts';
+import { EngineBench, HUGE_PAGE, LARGE_PAGE, Pf, READ_WRITE } from '../../tests/engine-bench.ts';
+import { CPU_MODELS, type CpuModel, MAX_CPU_MODEL, parseCpuModel, withPhysicalAddresses } from '../cpu/cpu-model.ts';
 import * as state from '../cpu/state.ts';
 import { Cr0, Cr4 } from '../cpu/vcpu.ts';
 
@@ -88,6 +88,35 @@ describe('a feature', () => {
     expect(load(everything).kind).toBe('halt');
     const stop = load(new EngineBench({ model: model('max,-pdpe1gb') }));
     expect(stop).toMatchObject({ kind: 'trap', vector: PAGE_FAULT, errorCode: Pf.present | Pf.reserved });
+  });
+});
+
+describe('physical addresses', () => {
+  const ABOVE = 0x3fff_fe00_0000n;
+  const wide = withPhysicalAddresses(MAX_CPU_MODEL, 48);
+  /** MOV EAX, [1 GiB], which is mapped to beyond 40 bits. */
+  const load = (bench: EngineBench): ReturnType<EngineBench['run']> => {
+    prepare(bench, '8b 04 25 00 00 00 40');
+    bench.map(0x4000_0000n, 0, READ_WRITE, { pageBytes: LARGE_PAGE });
+    bench.setEntry(0x4000_0000n, bench.entry(0x4000_0000n, 1) | ABOVE, 1);
+    bench.start({ rip: CODE });
+    return bench.run();
+  };
+
+  it('are as wide as the model says, bus and paging entries alike', () => {
+    expect(load(new EngineBench({ model: MAX_CPU_MODEL }))).toMatchObject({ kind: 'trap', vector: PAGE_FAULT, errorCode: Pf.present | Pf.reserved });
+    const bench = new EngineBench({ model: wide });
+    expect(load(bench)).toMatchObject({ kind: 'halt' });
+    expect(bench.accesses).toEqual([`read 4 @${ABOVE.toString(16)}`]);
+  });
+
+  it('bound CR3', () => {
+    const load = (model: CpuModel): number | 'halt' | 'other' => {
+      const bench = new EngineBench({ model });
+      return outcome(bench, '0f 22 d8', () => bench.vcpu.set64(state.RAX, (1n << 45n) | bench.vcpu.get64(state.CR3)));
+    };
+    expect(load(MAX_CPU_MODEL)).toBe(GENERAL_PROTECTION);
+    expect(load(wide)).not.toBe(GENERAL_PROTECTION);
   });
 });
 

@@ -245,7 +245,7 @@ const generated = new Map<string, Generated>();
 
 function generatedFor(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model: CpuModel): Generated {
   const { memory: linear, ramBase, ramBytes, lowBytes } = memory;
-  const key = [linear.buffer.byteLength, ramBase, ramBytes, lowBytes, ...Object.values(layout), ...model.features, ...Object.entries(helpers).map(([name, f]) => name + f.length)].join();
+  const key = [linear.buffer.byteLength, ramBase, ramBytes, lowBytes, ...Object.values(layout), ...model.features, model.physicalAddressBits, ...Object.entries(helpers).map(([name, f]) => name + f.length)].join();
   const found = generated.get(key) ?? generate(memory, layout, helpers, model);
   generated.delete(key);
   generated.set(key, found);

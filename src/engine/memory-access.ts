@@ -15,12 +15,9 @@ import type { ModuleBuilder } from '../wasm/module-builder.ts';
 import { buildEventDelivery } from './event-delivery.ts';
 import * as L from './layout.ts';
 
-/** Physical address bits that CPUID advertises; those above are reserved in paging entries. */
-export const PHYSICAL_ADDRESS_BITS = 40;
-const ADDRESS_MASK = ((1n << BigInt(PHYSICAL_ADDRESS_BITS)) - 1n) & ~0xfffn;
-const RESERVED_MASK = ((1n << 52n) - 1n) & ~((1n << BigInt(PHYSICAL_ADDRESS_BITS)) - 1n);
-/** Under PAE paging the bits that software may use in long mode are reserved too, up to NX. */
-const PAE_RESERVED_MASK = ((1n << 63n) - 1n) & ~((1n << BigInt(PHYSICAL_ADDRESS_BITS)) - 1n);
+/** Bits of a paging entry's that may be reserved: up to those for software in long mode, up to NX under PAE paging. */
+const LONG_MODE_ADDRESS = (1n << 52n) - 1n;
+const PAE_ADDRESS = (1n << 63n) - 1n;
 /** PSE-36: bits 13 to 20 of a 4-MiB entry are the page's physical address bits 32 to 39; bit 21 is reserved. */
 const PSE36_RESERVED = 1 << 21;
 const [PRESENT, WRITABLE, USER, ACCESSED, DIRTY, LARGE, GLOBAL] = [1, 2, 4, 0x20, 0x40, 0x80, 0x100];
@@ -75,6 +72,9 @@ export interface MemoryAccess {
 }
 
 export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, layout: L.Layout, imports: MemoryImports, model: CpuModel): MemoryAccess {
+  const { abovePhysical } = model;
+  /** The address of a page or table in a paging entry. */
+  const addressMask = LONG_MODE_ADDRESS & ~abovePhysical & ~0xfffn;
   const topLargeLevel = model.features.has('pdpe1gb') ? 2 : 1;
   /** (physical) -> linear address of that RAM, or MMIO. */
   const ramLinear = module.function('ram_linear', { parameters: ['i64'], results: ['i32'] });
@@ -166,14 +166,14 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
             f.if(flags.and(LARGE), () => {
               // Bit 12 is PAT; the bits between it and the page's size must be 0.
               f.if(f.get(entry).and((size - 1n) & ~0x1fffn).nonZero(), () => pageFault(1, FAULT_RESERVED));
-              f.set(physical, f.get(entry).and(ADDRESS_MASK & ~(size - 1n)).or(f.get(virtual).and(size - 1n)));
+              f.set(physical, f.get(entry).and(addressMask & ~(size - 1n)).or(f.get(virtual).and(size - 1n)));
               largePage();
               f.branch(done);
             });
           }
           f.if(flags.and(ACCESSED).eqz(), () => mark(flags.or(ACCESSED)));
-          f.set(physical, f.get(entry).and(ADDRESS_MASK));
-        } else f.set(physical, f.get(entry).and(ADDRESS_MASK).or(f.get(virtual).and(0xfff)));
+          f.set(physical, f.get(entry).and(addressMask));
+        } else f.set(physical, f.get(entry).and(addressMask).or(f.get(virtual).and(0xfff)));
       }
     };
     /** 32-bit paging: two levels of 4-byte entries. */
@@ -209,7 +209,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
       () => {
         f.set(writable, i32(WRITABLE));
         f.set(userPage, i32(USER));
-        f.set(physical, vcpu.load('i64.load', state.CR3).and(ADDRESS_MASK));
+        f.set(physical, vcpu.load('i64.load', state.CR3).and(addressMask));
         f.block((done) => {
           f.if(efer.and(EFER_LMA), () => {
             f.if(address.shl(16).shrS(16).ne(address), () => {
@@ -219,7 +219,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
               });
               f.call(imports.nonCanonical, vcpu);
             });
-            walkWide([3, 2, 1, 0], RESERVED_MASK, done);
+            walkWide([3, 2, 1, 0], LONG_MODE_ADDRESS & abovePhysical, done);
             f.branch(done);
           });
           f.set(virtual, address.and(0xffff_ffff));
@@ -229,8 +229,8 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
             const pointer = f.get(virtual).shrU(30).shl(3).wrap();
             f.set(entry, vcpu.add(pointer).load('i64.load', state.PDPTE));
             f.if(f.get(entry).wrap().and(PRESENT).eqz(), () => pageFault(0, 0));
-            f.set(physical, f.get(entry).and(ADDRESS_MASK));
-            walkWide([1, 0], PAE_RESERVED_MASK, done);
+            f.set(physical, f.get(entry).and(addressMask));
+            walkWide([1, 0], PAE_ADDRESS & abovePhysical, done);
             f.branch(done);
           });
           walkNarrow(done);
