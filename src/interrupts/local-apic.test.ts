@@ -821,6 +821,19 @@ describe('LocalApic: destinations', () => {
     expect(apic.matches((0x13 << 16) | 0x0008, 'logical', true)).toBe(false);
   });
 
+  it('looks at 4 bits of a physical destination on a P6 bus, whose broadcast is 15', () => {
+    const apic = enabled({ apicId: 0x21, physicalIdBits: 4 });
+    expect([0x01, 0x21, 0x0f, 0xff].map((destination) => apic.matches(destination, 'physical', false))).toEqual([
+      true,
+      true,
+      true,
+      true,
+    ]);
+    expect([0x02, 0x20].map((destination) => apic.matches(destination, 'physical', false))).toEqual([false, false]);
+    apic.writeMmio(ApicRegister.ldr, 0x10 << 24);
+    expect([0x0f, 0x1f].map((destination) => apic.matches(destination, 'logical', false))).toEqual([false, true]);
+  });
+
   it('takes 0xFF as a broadcast in x2APIC mode only from an 8-bit destination', () => {
     const apic = x2apic();
     expect(apic.matches(0xff, 'physical', false)).toBe(true);

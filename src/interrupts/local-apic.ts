@@ -95,6 +95,11 @@ export interface LocalApicOptions {
   tscDeadline?: boolean;
   /** Version bit 24 and SVR bit 12. False unless given: it needs I/O APICs with an EOI register. */
   eoiBroadcastSuppression?: boolean;
+  /**
+   * Bits of a physical destination, all ones being the broadcast: 4 on the APIC bus of the Pentium and P6 families, 8 since. 8 unless
+   * given. SDM 3A 11.6.2.1.
+   */
+  physicalIdBits?: 4 | 8;
   /** Address bits above are reserved in IA32_APIC_BASE; 48 unless given. */
   physicalAddressBits?: number;
   /** An Intel CPU masks the performance entry when it delivers it, an AMD one does not. False unless given. */
@@ -142,6 +147,8 @@ export class LocalApic {
 
   private readonly options: LocalApicOptions;
   private readonly version: number;
+  /** The bits of an ID that physical destinations have; as a destination, the broadcast. */
+  private readonly physicalIds: number;
   private readonly svrWritable: number;
   private readonly lvtWritable: Uint32Array;
   private readonly timer: ApicTimer;
@@ -177,6 +184,7 @@ export class LocalApic {
     this.options = options;
     this.initialId = options.apicId >>> 0;
     const suppression = options.eoiBroadcastSuppression ?? false;
+    this.physicalIds = (1 << (options.physicalIdBits ?? 8)) - 1;
     const maxLvt = options.maxLvt ?? 5;
     this.version = (options.version ?? 0x14) | (maxLvt << 16) | (suppression ? VERSION_EOI_SUPPRESSION : 0);
     this.svrWritable = LVT_VECTOR | SVR_ENABLE | SVR_FOCUS_DISABLED | (suppression ? SVR_SUPPRESS_EOI_BROADCAST : 0);
@@ -374,7 +382,10 @@ export class LocalApic {
       case 'xapic': {
         if (destination === XAPIC_BROADCAST || destination === X2APIC_BROADCAST) return true;
         if (destination > XAPIC_BROADCAST) return false;
-        if (destinationMode === 'physical') return destination === this.xapicId;
+        if (destinationMode === 'physical') {
+          const id = destination & this.physicalIds;
+          return id === this.physicalIds || id === (this.xapicId & this.physicalIds);
+        }
         const logicalId = this.ldr >>> XAPIC_ID_SHIFT;
         const model = this.dfr >>> DFR_MODEL_SHIFT;
         if (model === DFR_FLAT) return (destination & logicalId) !== 0;

@@ -14,13 +14,13 @@ import { IoApic, REDIRECTION_LEVEL, REDIRECTION_LOGICAL } from './io-apic.ts';
 import { LocalApic, PendingEvent } from './local-apic.ts';
 import { DeliveryMode, type InterruptMessage } from './message.ts';
 import { Pic } from './pic.ts';
-import { InterruptRouter, messageFromMsi } from './router.ts';
+import { type Boards, InterruptRouter, messageFromMsi } from './router.ts';
 
 type Mode = 'xapic' | 'x2apic';
 
-function system(ids: number[], mode: Mode = 'xapic', extendedDestinationId = false) {
+function system(ids: number[], mode: Mode = 'xapic', extendedDestinationId = false, boards?: Boards) {
   const clock = new ManualClock();
-  const router = new InterruptRouter({ extendedDestinationId });
+  const router = new InterruptRouter({ extendedDestinationId, boards });
   const apics = ids.map((apicId, index) => {
     const apic = new LocalApic({ apicId, bootProcessor: index === 0, clock, readTsc: () => clock.now(), tscHz: 1e9 });
     router.addLocalApic(apic);
@@ -184,6 +184,41 @@ describe('InterruptRouter: lowest priority', () => {
     }
     apics[1].writeMmio(ApicRegister.svr, 0xff);
     expect(router.deliver(lowest(0x50))).toBe('ignored');
+  });
+});
+
+describe('InterruptRouter: boards', () => {
+  /** Two of two APICs each; what has vector 0x66 is passed on. */
+  const boards: Boards = { boardOf: (apicId) => apicId >> 8, crosses: ({ vector }) => vector === 0x66 };
+  const twoBoards = () => system([0x000, 0x001, 0x100, 0x101], 'xapic', false, boards);
+
+  it('deliver within themselves: the same 8-bit ID is another APIC on another board', () => {
+    const { router, apics, reached } = twoBoards();
+    router.deliver(message({ destination: 1 }), apics[0]);
+    expect(reached()).toEqual([1]);
+    router.deliver(message({ destination: 1 }), apics[2]);
+    expect(reached()).toEqual([3]);
+    router.deliver(message({ shorthand: 'others' }), apics[2]);
+    expect(reached()).toEqual([3]);
+    router.deliver(message({ destination: 0xff }));
+    expect(reached()).toEqual([0, 1]); // devices are on board 0
+  });
+
+  it('arbitrate lowest priority among their own', () => {
+    const { router, apics, reached } = twoBoards();
+    apics[2].writeMmio(ApicRegister.tpr, 0x20);
+    router.deliver(message({ destination: 0xff, deliveryMode: DeliveryMode.lowestPriority }), apics[2]);
+    expect(reached()).toEqual([3]);
+  });
+
+  it('are reached by what their controller puts out, and by what is passed on', () => {
+    const { router, apics, reached } = twoBoards();
+    router.deliverOn(1, message({ destination: 0 }));
+    expect(reached()).toEqual([2]);
+    router.deliver(message({ destination: 0, vector: 0x66 }), apics[0]);
+    expect(reached()).toEqual([0, 2]);
+    router.deliver(message({ shorthand: 'all', vector: 0x66 }), apics[0]);
+    expect(reached()).toEqual([0, 1]);
   });
 });
 

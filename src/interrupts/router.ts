@@ -50,7 +50,20 @@ export function messageFromMsi(
   };
 }
 
+/**
+ * A machine made of boards that each have a fabric (an APIC bus, a set of coupled sockets) of their own: what is sent on one
+ * reaches the APICs of that board, and others' only where the board's controller passes it on. I/O APICs and MSIs are board 0's.
+ */
+export interface Boards {
+  /** The board of the local APIC with that initial ID. */
+  boardOf(apicId: number): number;
+  /** Whether the message, sent without shorthand, is passed on to all boards. */
+  crosses(message: InterruptMessage): boolean;
+}
+
 export interface InterruptRouterOptions {
+  /** One for all unless given. */
+  boards?: Boards | undefined;
   /** See `messageFromMsi`. */
   extendedDestinationId?: boolean;
 }
@@ -60,9 +73,11 @@ export class InterruptRouter {
   readonly ioApics: IoApic[] = [];
   private pic: Pic | undefined;
   private readonly extendedDestinationId: boolean;
+  private readonly boards: Boards | undefined;
 
   constructor(options: InterruptRouterOptions = {}) {
     this.extendedDestinationId = options.extendedDestinationId ?? false;
+    this.boards = options.boards;
   }
 
   addLocalApic(apic: LocalApic): void {
@@ -93,14 +108,19 @@ export class InterruptRouter {
     bootApic.writeMmio(ApicRegister.lvtLint1, DeliveryMode.nmi << LVT_DELIVERY_MODE_SHIFT);
   }
 
-  /** Delivers a message; `sender` is the local APIC that shorthands refer to. */
+  /** Delivers a message; `sender` is the local APIC that shorthands refer to, and whose board it is sent on. */
   deliver(message: InterruptMessage, sender?: LocalApic): AcceptResult {
+    return this.deliverOn(sender && this.boards ? this.boards.boardOf(sender.initialId) : 0, message, sender);
+  }
+
+  /** Delivers a message that comes out on a board, by way of its controller. */
+  deliverOn(board: number, message: InterruptMessage, sender?: LocalApic): AcceptResult {
     if (message.shorthand === 'self') return ownerOf(message, sender).accept(message);
     if (message.shorthand === 'others') ownerOf(message, sender);
-    if (message.deliveryMode === DeliveryMode.lowestPriority) return this.arbitrate(message, sender);
+    if (message.deliveryMode === DeliveryMode.lowestPriority) return this.arbitrate(board, message, sender);
     let result: AcceptResult = 'ignored';
     for (const apic of this.localApics) {
-      if (!isTarget(apic, message, sender)) continue;
+      if (!isTarget(apic, message, sender) || !this.isOn(board, apic, message)) continue;
       const one = apic.accept(message);
       if (one === 'accepted' || result === 'ignored') result = one;
     }
@@ -151,11 +171,17 @@ export class InterruptRouter {
     return false;
   }
 
-  private arbitrate(message: InterruptMessage, sender: LocalApic | undefined): AcceptResult {
+  private isOn(board: number, apic: LocalApic, message: InterruptMessage): boolean {
+    const { boards } = this;
+    if (!boards || boards.boardOf(apic.initialId) === board) return true;
+    return message.shorthand === 'none' && boards.crosses(message);
+  }
+
+  private arbitrate(board: number, message: InterruptMessage, sender: LocalApic | undefined): AcceptResult {
     let lowestPriority = 0x100;
     let candidates = 0;
     for (const apic of this.localApics) {
-      if (!apic.isEnabled() || !isTarget(apic, message, sender)) continue;
+      if (!apic.isEnabled() || !isTarget(apic, message, sender) || !this.isOn(board, apic, message)) continue;
       if (apic.processorPriority < lowestPriority) {
         lowestPriority = apic.processorPriority;
         candidates = 0;
@@ -165,7 +191,8 @@ export class InterruptRouter {
     let position = candidates > 0 ? message.vector % candidates : -1;
     for (const apic of this.localApics) {
       if (position < 0) break;
-      if (!apic.isEnabled() || apic.processorPriority !== lowestPriority || !isTarget(apic, message, sender)) continue;
+      if (!apic.isEnabled() || apic.processorPriority !== lowestPriority) continue;
+      if (!isTarget(apic, message, sender) || !this.isOn(board, apic, message)) continue;
       if (position-- === 0) return apic.accept(message);
     }
     return 'ignored';
