@@ -50,6 +50,11 @@ export class InertMsrs {
     return isMtrr ? (msr === Msr.mtrrDefault ? 0xc06n : MTRR_FIXED.includes(msr) ? 0x0606_0606_0606_0606n : 0n) : undefined;
   }
 
+  /** A register that the machine around the processor has it have. */
+  define(msr: number, value: bigint): void {
+    this.values.set(msr, value);
+  }
+
   /** False where there is no such register. */
   write(msr: number, value: bigint): boolean {
     if (this.read(msr) === undefined || msr === Msr.mtrrCap || msr === Msr.mcgCap) return false;

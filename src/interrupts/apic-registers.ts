@@ -89,6 +89,10 @@ export const FIRST_LEGAL_VECTOR = 16;
 /** Where an ID or a logical destination of 8 bits sits in ID, LDR and ICR high. */
 export const XAPIC_ID_SHIFT = 24;
 
+/** Destination format: the model in bits 31 to 28, the others read as ones. */
+export const APIC_DFR_FLAT = 0xffff_ffff;
+export const APIC_DFR_CLUSTER = 0x0fff_ffff;
+
 /** The whole of what an 8-bit and a 32-bit destination can name. */
 export const XAPIC_BROADCAST = 0xff;
 export const X2APIC_BROADCAST = 0xffff_ffff;

@@ -99,7 +99,7 @@ export interface LocalApicOptions {
    * Bits of a physical destination, all ones being the broadcast: 4 on the APIC bus of the Pentium and P6 families, 8 since. 8 unless
    * given. SDM 3A 11.6.2.1.
    */
-  physicalIdBits?: 4 | 8;
+  physicalIdBits?: 4 | 8 | undefined;
   /** Address bits above are reserved in IA32_APIC_BASE; 48 unless given. */
   physicalAddressBits?: number;
   /** An Intel CPU masks the performance entry when it delivers it, an AMD one does not. False unless given. */
@@ -614,6 +614,11 @@ export class LocalApic {
     const writable = this.writableBits(offset);
     if (writable === undefined || low & ~writable || high) return 'gp';
     return this.writeRegister(offset, low);
+  }
+
+  /** What firmware does by IA32_APIC_BASE. */
+  enterX2apicMode(): void {
+    if (this.writeBase((this.baseLow | APIC_BASE_EXTD) >>> 0, this.baseHigh) === 'gp') throw new Error('the APIC has no x2APIC mode');
   }
 
   /** Legal transitions: disabled ↔ xAPIC → x2APIC → disabled. SDM 3A 11.12.5, figure 11-27. */

@@ -3,11 +3,11 @@
  * options give the same run, instruction for instruction.
  */
 
-import { type CpuModel, DEFAULT_CPU_MODEL } from '../cpu/cpu-model.ts';
-import { cpuid } from '../cpu/cpuid.ts';
+import { type CpuModel, DEFAULT_CPU_MODEL, featureBits } from '../cpu/cpu-model.ts';
+import { cpuid, signature } from '../cpu/cpuid.ts';
 import { resetVcpu } from '../cpu/control-registers.ts';
 import { Msr, readCpuMsr, writeCpuMsr } from '../cpu/msr.ts';
-import { setCpl, setSegment } from '../cpu/segments.ts';
+import { CS, setCpl, setSegment, SS } from '../cpu/segments.ts';
 import * as state from '../cpu/state.ts';
 import { Activity, type Vcpu } from '../cpu/vcpu.ts';
 import { Engine } from '../engine/engine.ts';
@@ -33,6 +33,8 @@ import { Tracer } from '../trace/tracepoints.ts';
 import { type BootMethod, prepareBoot } from './boot/boot.ts';
 import type { BootSegment, BootState } from './boot/boot-state.ts';
 import { PcDevices } from './pc-devices.ts';
+import { PLATFORMS, type PlatformName } from './platforms/all.ts';
+import type { Backplane, Platform } from './platforms/platform.ts';
 import { RandomSource } from './random.ts';
 import { SerialConsole } from './serial-console.ts';
 import { stateReport } from './state-report.ts';
@@ -43,7 +45,7 @@ import { MachineClock, TimerQueue } from './virtual-clock.ts';
 export interface MachineOptions {
   /** Guest RAM in bytes, a multiple of 64 KiB up to 3 GiB. */
   memoryBytes: number;
-  /** Number of vCPUs, 1 to 254. */
+  /** Number of vCPUs, 1 to 254; some platforms have fewer. */
   vcpus: number;
   /** A bzImage or an ELF vmlinux with a PVH entry. */
   kernel: Uint8Array;
@@ -53,7 +55,9 @@ export interface MachineOptions {
   boot?: BootMethod | undefined;
   /** The processor's features. */
   cpu?: CpuModel | undefined;
-  /** Whether the processor offers x2APIC. Linux uses it, if KVM's features are visible too. */
+  /** Which machine it is: how processors are numbered, reached and woken, and what firmware says; `pc` unless given. */
+  platform?: PlatformName | undefined;
+  /** Whether the processor offers x2APIC (some platforms' never do). Linux uses it, if KVM's features are visible too. */
   apic?: 'xapic' | 'x2apic' | undefined;
   kvm?: KvmFeatureSet | undefined;
   cost?: CostProfile | undefined;
@@ -93,7 +97,6 @@ const NANOSECONDS_PER_CYCLE = 1e9 / TSC_HZ;
 /** How far a vCPU may run ahead of the others, in cycles. */
 const QUANTUM_CYCLES = 20_000;
 const MAX_SLICE = 10_000_000;
-const MAX_VCPUS = 254;
 const NEVER = Number.POSITIVE_INFINITY;
 /** What Linux says last when it panics and does not reboot. */
 const PANIC_TEXT = 'Kernel panic - not syncing';
@@ -125,15 +128,21 @@ export class Machine {
   private readonly realtime: boolean;
   private readonly kvmFeatures: KvmFeatureSet;
   private readonly x2apic: boolean;
+  private readonly platform: Platform;
   private readonly random: RandomSource;
 
   constructor(options: MachineOptions) {
     const { vcpus, memoryBytes } = options;
-    if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > MAX_VCPUS) throw new UserError(`a machine has 1 to ${MAX_VCPUS} vCPUs, not ${vcpus}`);
+    const platform = PLATFORMS[options.platform ?? 'pc'];
+    this.platform = platform;
+    if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > platform.maxVcpus) throw new UserError(`a ${platform.name} has 1 to ${platform.maxVcpus} vCPUs, not ${vcpus} (${platform.limit})`);
+    if (platform.startsInX2apicMode && options.apic === 'xapic') throw new UserError(`a ${platform.name} has no xAPIC mode: its processors start in x2APIC mode`);
     if (!(memoryBytes > 0) || memoryBytes > MAX_RAM_BYTES || memoryBytes % 65536) throw new UserError(`memory must be a multiple of 64 KiB up to 3 GiB, not ${memoryBytes} bytes`);
     const kvm = options.kvm ?? KVM_ON;
     this.kvmFeatures = kvm;
-    this.x2apic = (options.apic ?? 'x2apic') === 'x2apic';
+    this.x2apic = (options.apic ?? 'x2apic') === 'x2apic' && !platform.hasNoX2apic;
+    const ownModel = options.cpu ?? DEFAULT_CPU_MODEL;
+    const model = platform.processor?.(ownModel) ?? ownModel;
     this.realtime = options.realtime ?? false;
     this.random = new RandomSource(options.seed ?? 1);
     const epochSeconds = options.epochSeconds ?? DEFAULT_RTC_EPOCH_SECONDS;
@@ -141,10 +150,11 @@ export class Machine {
     const layout = layOut(vcpus, memoryBytes);
     this.memory = new GuestMemory({ ramBytes: memoryBytes, arenaBytes: layout.arenaBytes });
     // What cannot be booted is found out before anything expensive is made.
-    const apicIds = Array.from({ length: vcpus }, (_, i) => i);
-    const boot = prepareBoot(this.memory, { kernel: options.kernel, initrd: options.initrd, append: options.append ?? '', method: options.boot ?? 'auto', acpi: { apicIds } });
+    const apicIds = Array.from({ length: vcpus }, (_, position) => platform.apicId(position));
+    const { acpi, blocks } = platform.firmware(apicIds, signature(model), featureBits(model, '1.edx'));
+    const boot = prepareBoot(this.memory, { kernel: options.kernel, initrd: options.initrd, append: options.append ?? '', method: options.boot ?? 'auto', acpi, firmware: blocks });
     this.otherCycles = new Float64Array(vcpus);
-    this.engine = new Engine(this.memory, layout, this.environment(options.cpu ?? DEFAULT_CPU_MODEL), options.jit ?? true);
+    this.engine = new Engine(this.memory, layout, this.environment(model), options.jit ?? true);
     this.tracer = new Tracer(() => this.nowNanoseconds);
     this.counting = new Counters(vcpus);
     this.accounting = new ExitAccounting({
@@ -158,7 +168,7 @@ export class Machine {
     const clock = new MachineClock(this.queue, () => this.nowNanoseconds);
     this.queue.onChange = () => this.deadlineMoved();
     const extendedDestinationId = hasFeature(kvm, 'msi-ext-dest-id');
-    this.router = new InterruptRouter({ extendedDestinationId });
+    this.router = new InterruptRouter({ extendedDestinationId, boards: platform.boards });
     const ioApic = new IoApic({ id: 0, send: (message) => this.router.deliver(message), extendedDestinationId });
     this.router.addIoApic(ioApic);
     this.serial = new SerialConsole((bytes) => this.devices.uart.receive(bytes));
@@ -178,7 +188,7 @@ export class Machine {
     this.watchForPanic();
 
     const wallClock = new PvWallClock(this.memory, BigInt(epochSeconds) * 1_000_000_000n);
-    this.cpus = this.engine.vcpus.map((vcpu) => this.createCpu(vcpu, clock, ioApic, wallClock, kvm));
+    this.cpus = this.engine.vcpus.map((vcpu) => this.createCpu(vcpu, clock, wallClock, kvm));
     this.router.connectPic(this.devices.pic, this.cpus[0].apic);
     this.router.enterVirtualWireMode(this.cpus[0].apic);
     for (const { vcpu } of this.cpus) {
@@ -187,12 +197,23 @@ export class Machine {
       // The first entry is one, too.
       vcpu.set32(state.EVENT_PENDING, 1);
     }
+    if (platform.startsInX2apicMode) for (const { apic } of this.cpus) apic.enterX2apicMode();
+    platform.attach?.(this.backplane());
     enterBootState(this.engine.vcpus[0], boot);
   }
 
-  private createCpu(vcpu: Vcpu, clock: MachineClock, ioApic: IoApic, wallClock: PvWallClock, kvm: KvmFeatureSet): VirtualCpu {
+  private createCpu(vcpu: Vcpu, clock: MachineClock, wallClock: PvWallClock, kvm: KvmFeatureSet): VirtualCpu {
     const { index } = vcpu;
-    const apic = new LocalApic({ apicId: index, bootProcessor: index === 0, clock, readTsc: () => Number(this.tscOf(vcpu)), tscHz: TSC_HZ, x2apic: this.x2apic, physicalAddressBits: 40 });
+    const apic = new LocalApic({
+      apicId: this.platform.apicId(index),
+      bootProcessor: index === 0,
+      clock,
+      readTsc: () => Number(this.tscOf(vcpu)),
+      tscHz: TSC_HZ,
+      x2apic: this.x2apic,
+      physicalIdBits: this.platform.physicalIdBits,
+      physicalAddressBits: vcpu.model.physicalAddressBits,
+    });
     this.router.addLocalApic(apic);
     const cpu = new VirtualCpu({
       vcpu,
@@ -214,13 +235,39 @@ export class Machine {
         highestInService: () => apic.highestInService(),
         isEnabled: () => apic.isEnabled(),
       },
-      ioApicEoi: ioApicEoiRule([ioApic], apic),
+      ioApicEoi: ioApicEoiRule(this.router.ioApics, apic),
       pvEoiObserver: this.accounting.pvEoiObserver(index),
       clockSource: { tscHz: TSC_HZ, reference: () => ({ tsc: vcpu.get64(state.TSC_OFFSET), systemNanoseconds: 0n }), isStable: () => true },
       wallClock,
       stealTimeHost: { flushTlb: () => this.engine.flushAll(vcpu.base) },
     });
     return cpu;
+  }
+
+  /** What the platform's own hardware is connected to. */
+  private backplane(): Backplane {
+    const apics = this.cpus.map(({ apic }) => apic);
+    return {
+      mmio: this.devices.mmio,
+      pic: this.devices.pic,
+      router: this.router,
+      apics,
+      accessor: () => apics[Math.max(this.current, 0)],
+      send: (message, board) => {
+        this.router.deliverOn(board, message);
+        if (this.current >= 0) this.engine.requestExit(this.engine.vcpus[this.current].base);
+      },
+      setMsr: (processor, msr, value) => this.cpus[processor].inertMsrs.define(msr, value),
+      park: (processor, segment, offset, stackTop) => {
+        const vcpu = this.engine.vcpus[processor];
+        const realMode = (value: number, attributes: number) => ({ base: BigInt(value) << 4n, limit: 0xffff, attributes });
+        setSegment(vcpu, CS, segment, realMode(segment, 0x9b00));
+        setSegment(vcpu, SS, 0, realMode(0, 0x9300));
+        vcpu.rip = BigInt(offset);
+        vcpu.set64(state.RSP, BigInt(stackTop));
+        vcpu.activity = Activity.halted;
+      },
+    };
   }
 
   // --- Time ---------------------------------------------------------------------------------------
@@ -438,7 +485,7 @@ export class Machine {
         cpuOf(vcpu).exit(Exit.cpuid, 0, 0, 'kernel', () =>
           cpuid(vcpu, leaf >>> 0, subleaf >>> 0, {
             vcpuCount: this.cpus.length,
-            apicId: vcpu.index,
+            apicId: cpuOf(vcpu).apic.initialId,
             x2apic: this.x2apic,
             tscDeadline: true,
             hypervisorPresent: this.kvmFeatures.present,

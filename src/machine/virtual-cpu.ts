@@ -70,7 +70,7 @@ export class VirtualCpu {
         if (result === 'accepted') counters.accepted(index, vector, source);
         else if (result === 'coalesced') counters.coalesced(index, vector, source);
       }
-      if (tracer.enabled) tracer.emit({ name: 'kvm_apic_accept_irq', apicid: index, dm: deliveryMode, tm: trigger === 'level', vec: vector });
+      if (tracer.enabled) tracer.emit({ name: 'kvm_apic_accept_irq', apicid: this.apic.initialId, dm: deliveryMode, tm: trigger === 'level', vec: vector });
       if (source === 'timer') this.timerExpired = true;
     };
     parts.apic.onChange = () => this.wakeOrKick();
@@ -215,7 +215,7 @@ export class VirtualCpu {
       counters.eoiWritten(index, vector);
       this.kvm.pvEoi.endOfInterruptWritten(vector);
       if (effect?.kind === 'eoi' && effect.broadcast) counters.eoiBroadcast(index);
-      if (tracer.enabled && vector >= 0) tracer.emit({ name: 'kvm_eoi', apicid: index, vector });
+      if (tracer.enabled && vector >= 0) tracer.emit({ name: 'kvm_eoi', apicid: this.apic.initialId, vector });
       this.requestEvent = true;
     }
     if (!effect) return;

@@ -24,8 +24,6 @@ export const APIC_ICR2 = ApicRegister.icrHigh;
 export const APIC_SELF_IPI = ApicRegister.selfIpi;
 export const APIC_BASE_MSR = MSR_X2APIC_FIRST;
 
-export const APIC_DFR_FLAT = 0xffff_ffff;
-export const APIC_DFR_CLUSTER = 0x0fff_ffff;
 /** An xAPIC ID, logical ID or destination is a register's high byte. */
 export const XAPIC_ID_SHIFT = 24;
 export const LDR_RESERVED = (1 << XAPIC_ID_SHIFT) - 1;

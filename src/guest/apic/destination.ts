@@ -7,8 +7,6 @@ import type { Assembler } from '../assembler/assembler.ts';
 import { address, al, byte, cl, dword, eax, ecx, edx, mem, times } from '../assembler/operands.ts';
 import {
   APIC_DFR,
-  APIC_DFR_CLUSTER,
-  APIC_DFR_FLAT,
   APIC_ID,
   APIC_LDR,
   BAD_APICID,
@@ -16,6 +14,7 @@ import {
   XAPIC_ALL_CPUS,
   XAPIC_ID_SHIFT,
 } from './apic-constants.ts';
+import { APIC_DFR_CLUSTER, APIC_DFR_FLAT } from '../../interrupts/apic-registers.ts';
 import type { EmitFunction, GuestAbi, GuestFunctions } from './guest-abi.ts';
 import { callMethod } from './native-access.ts';
 

@@ -50,6 +50,16 @@ describe('ACPI tables', () => {
     expect(sum(rsdp.subarray(0, 36))).toBe(0);
   });
 
+  it('say who made the machine, and point to parameters of his', () => {
+    const acpi = buildAcpiTables({ ...cpus(1), oem: { id: 'UNISYS', tableId: 'ES7' }, oemParameters: Uint8Array.of(1, 2, 3) });
+    for (const signature of ['DSDT', 'FACP', 'APIC', 'XSDT', 'OEM1']) {
+      expect(Buffer.from(tableBytes(acpi, signature).subarray(10, 24)).toString(), signature).toBe('UNISYSES7     ');
+    }
+    const view = viewOf(tableBytes(acpi, 'OEM1'));
+    const [address, size] = [view.getUint32(36, true), view.getUint32(40, true)];
+    expect([...acpi.bytes.subarray(address - acpi.guestPhysical).subarray(0, size)]).toEqual([1, 2, 3]);
+  });
+
   it('are found by following the addresses from the RSDP, each with its length and checksum right', () => {
     const acpi = buildAcpiTables(cpus(4));
     const view = viewOf(acpi.bytes);

@@ -1,5 +1,5 @@
 /**
- * ACPI tables of the PC: RSDP, XSDT, FADT, FACS, MADT, HPET and DSDT, laid out in the BIOS area.
+ * ACPI tables of the PC: RSDP, XSDT, FADT, FACS, MADT, HPET, DSDT, and a maker's OEM1, laid out in the BIOS area.
  * Source: ACPI 6.5 chapter 5; IA-PC HPET 1.0a, 3.2.4. The machine is in ACPI mode from the start (no SMI command port).
  * Not modelled: GPE blocks, RSDT (every ACPI 2.0 system reads the XSDT), SRAT, MCFG.
  */
@@ -46,6 +46,15 @@ export interface AcpiDescription {
   hpet?: boolean;
   /** Low half of the HPET's capabilities register; that of an ICH9's unless given. */
   hpetBlockId?: number;
+  /** Who made the machine, as all tables say it: 6 and 8 characters. Ours unless given. */
+  oem?: AcpiOem | undefined;
+  /** Parameters of the maker's, to which a table OEM1 points. */
+  oemParameters?: Uint8Array | undefined;
+}
+
+export interface AcpiOem {
+  id: string;
+  tableId: string;
 }
 
 /** The PIT on pin 2, and ACPI's SCI level-triggered. */
@@ -63,8 +72,7 @@ export interface AcpiTables {
   tables: ReadonlyMap<string, { offset: number; length: number }>;
 }
 
-const OEM_ID = 'EXITLS';
-const OEM_TABLE_ID = 'EXITLESS';
+const OWN_OEM: AcpiOem = { id: 'EXITLS', tableId: 'EXITLESS' };
 const CREATOR_ID = 'EXIT';
 const HEADER_SIZE = 36;
 const CHECKSUM_OFFSET = 9;
@@ -76,13 +84,13 @@ const ICH9_HPET_BLOCK_ID = 0x8086_a201;
 const checksum = (bytes: Uint8Array): number => -bytes.reduce((sum, byte) => sum + byte, 0) & 0xff;
 
 /** A system description table: header (5.2.6) and body. */
-function table(signature: string, revision: number, body: Uint8Array): Uint8Array {
+function table(signature: string, revision: number, oem: AcpiOem, body: Uint8Array): Uint8Array {
   const bytes = new ByteWriter()
     .text(signature, 4)
     .u32(HEADER_SIZE + body.length)
     .u8(revision, 0)
-    .text(OEM_ID, 6)
-    .text(OEM_TABLE_ID, 8)
+    .text(oem.id, 6)
+    .text(oem.tableId, 8)
     .u32(1)
     .text(CREATOR_ID, 4)
     .u32(1)
@@ -199,11 +207,11 @@ function hpetBody(blockId: number): Uint8Array {
   return address(out, 'memory', HPET_BASE, 0, 0).u8(0).u16(0x80).u8(0).finish();
 }
 
-function rsdpBytes(xsdt: number): Uint8Array {
+function rsdpBytes(oem: AcpiOem, xsdt: number): Uint8Array {
   const bytes = new ByteWriter()
     .text('RSD PTR ')
     .u8(0)
-    .text(OEM_ID, 6)
+    .text(oem.id, 6)
     .u8(2)
     .u32(0)
     .u32(RSDP_SIZE)
@@ -218,6 +226,7 @@ function rsdpBytes(xsdt: number): Uint8Array {
 /** Builds the tables for the BIOS area, the RSDP first. Throws where they don't fit: over 2,500 vCPUs. */
 export function buildAcpiTables(description: AcpiDescription, guestPhysical = BIOS_AREA_BASE): AcpiTables {
   const out = new ByteWriter().zeros(RSDP_SIZE);
+  const oem = description.oem ?? OWN_OEM;
   const tables = new Map<string, { offset: number; length: number }>();
   const place = (signature: string, bytes: Uint8Array): number => {
     const offset = out.align(64).length;
@@ -225,20 +234,22 @@ export function buildAcpiTables(description: AcpiDescription, guestPhysical = BI
     out.bytes(bytes);
     return guestPhysical + offset;
   };
+  const system = (signature: string, revision: number, body: Uint8Array): number => place(signature, table(signature, revision, oem, body));
   const facs = place('FACS', facsBytes());
-  const dsdt = place('DSDT', table('DSDT', 2, dsdtBody(description)));
-  const listed = [
-    place('FACP', table('FACP', FADT_REVISION, fadtBody(facs, dsdt))),
-    place('APIC', table('APIC', 5, madtBody(description))),
-  ];
+  const dsdt = system('DSDT', 2, dsdtBody(description));
+  const listed = [system('FACP', FADT_REVISION, fadtBody(facs, dsdt)), system('APIC', 5, madtBody(description))];
   if (description.hpet !== false) {
-    listed.push(place('HPET', table('HPET', 1, hpetBody(description.hpetBlockId ?? ICH9_HPET_BLOCK_ID))));
+    listed.push(system('HPET', 1, hpetBody(description.hpetBlockId ?? ICH9_HPET_BLOCK_ID)));
+  }
+  if (description.oemParameters) {
+    const parameters = place('OEM parameters', description.oemParameters);
+    listed.push(system('OEM1', 1, new ByteWriter().u32(parameters).u32(description.oemParameters.length).finish()));
   }
   const pointers = new ByteWriter();
   for (const entry of listed) pointers.u64(entry);
-  const xsdt = place('XSDT', table('XSDT', 1, pointers.finish()));
+  const xsdt = system('XSDT', 1, pointers.finish());
   const bytes = out.finish();
-  bytes.set(rsdpBytes(xsdt));
+  bytes.set(rsdpBytes(oem, xsdt));
   if (bytes.length > BIOS_AREA_SIZE) throw new RangeError(`ACPI tables of ${bytes.length} bytes don't fit the BIOS area`);
   return { guestPhysical, bytes, rsdpGuestPhysical: guestPhysical, tables };
 }

@@ -9,7 +9,8 @@ export class ByteWriter {
   }
 
   u8(...values: number[]): this {
-    for (const value of values) this.buffer[this.claim(1)] = value;
+    const offset = this.claim(values.length);
+    this.buffer.set(values, offset);
     return this;
   }
 

@@ -24,7 +24,15 @@ export interface BootOptions {
   /** The kernel's command line. */
   append: string;
   method: BootMethod;
-  acpi: AcpiDescription;
+  /** None: the machine is older than ACPI. */
+  acpi?: AcpiDescription | undefined;
+  /** What else firmware leaves in memory. */
+  firmware?: readonly FirmwareBlock[] | undefined;
+}
+
+export interface FirmwareBlock {
+  guestPhysical: number;
+  bytes: Uint8Array;
 }
 
 /** Fills memory and returns the first vCPU's state. Throws a BootError for what can't be booted; memory is then undefined. */
@@ -32,14 +40,14 @@ export function prepareBoot(memory: GuestMemory, options: BootOptions): BootStat
   if (memory.lowBytes <= HIGH_MEMORY_BASE) {
     throw new BootError(`a machine of ${sizeText(memory.lowBytes)} has no memory above 1 MiB to load a kernel to`);
   }
-  const acpi = buildAcpiTables(options.acpi);
+  const acpi = options.acpi && buildAcpiTables(options.acpi);
   const state = loadKernel(memory, options, {
     append: options.append,
     initrd: options.initrd,
     e820: e820Map(memory.ranges),
-    rsdpGuestPhysical: acpi.rsdpGuestPhysical,
+    rsdpGuestPhysical: acpi?.rsdpGuestPhysical ?? 0,
   });
-  memory.write(acpi.guestPhysical, acpi.bytes);
+  for (const { guestPhysical, bytes } of [...(acpi ? [acpi] : []), ...(options.firmware ?? [])]) memory.write(guestPhysical, bytes);
   writeBiosDataArea(memory);
   return state;
 }
