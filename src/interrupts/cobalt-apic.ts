@@ -23,6 +23,9 @@ export const COBALT_APIC_ENABLE = 1 << 8;
 /** The entry whose input is the INTR of the 8259s. */
 export const COBALT_8259_ENTRY = 12;
 
+/** In low memory: the number of processors in a word, then an MP table's processor entry for each. What firmware leaves. */
+export const COBALT_CPU_COUNT = 0x1e00;
+
 /** Offsets and indices of the I/O APIC behind. */
 const [SELECT, WINDOW, FIRST_ENTRY] = [0x00, 0x10, 0x10];
 

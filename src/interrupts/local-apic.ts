@@ -618,7 +618,8 @@ export class LocalApic {
 
   /** What firmware does by IA32_APIC_BASE. */
   enterX2apicMode(): void {
-    if (this.writeBase((this.baseLow | APIC_BASE_EXTD) >>> 0, this.baseHigh) === 'gp') throw new Error('the APIC has no x2APIC mode');
+    if (this.writeBase((this.baseLow | APIC_BASE_EXTD) >>> 0, this.baseHigh) === 'gp')
+      throw new Error('the APIC has no x2APIC mode');
   }
 
   /** Legal transitions: disabled ↔ xAPIC → x2APIC → disabled. SDM 3A 11.12.5, figure 11-27. */

@@ -74,6 +74,8 @@ export interface ApicDriver {
   ipiDestination: 'physical' | 'logical';
   /** The error status register is not to be used. */
   disableEsr: boolean;
+  /** How many CPUs it can address, where that is less than the kernel has masks for, and why. */
+  cpus?: { most: number; why: string } | undefined;
   /** Symbols of the methods; what is not there is a null pointer. `eoiWrite` is the one patch 3 gives. */
   methods: Partial<Record<Method, string>>;
   /** The EOI of patch 4, where it differs. */
@@ -82,5 +84,5 @@ export interface ApicDriver {
   functions: GuestFunctions;
 }
 
-/** The symbol of a driver's structure. */
-export const structureSymbol = (name: DriverName): string => `apic_${name}`;
+/** The symbol of a driver's structure. visws, a quirk, has none of its own: it is the default driver's. */
+export const structureSymbol = (name: DriverName): string => `apic_${name === 'visws' ? 'default' : name}`;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { METHODS, structureBytes, structureOffset } from './apic-driver.ts';
+import { METHODS, structureBytes, structureOffset, structureSymbol } from './apic-driver.ts';
 import { driverLayer, EOI_STATES, type EoiState, functionCode, methodSymbol, structureCode } from './driver-code.ts';
 import { DRIVERS, PROBE_ORDER } from './drivers/all.ts';
 
@@ -61,7 +61,7 @@ describe.each(named)('$title', ({ driver }) => {
   it('lays its structure out as the offsets say', () => {
     const word = driver.bits === 64 ? 8 : 4;
     const { symbols, relocations } = structureCode(driver, 'callback');
-    expect(symbols.get(`apic_${driver.name}.name`)).toBe(structureBytes(word));
+    expect(symbols.get(`${structureSymbol(driver.name)}.name`)).toBe(structureBytes(word));
     for (const method of METHODS)
       expect(relocations.find(({ offset }) => offset === structureOffset(method, word))?.symbol, method).toBe(
         driver.methods[method],

@@ -83,6 +83,9 @@ export function functionCode(symbol: string, bits: GuestBits): ObjectCode | unde
   return code;
 }
 
+/** A quirk uses another driver's. */
+const hasStructure = ({ name }: ApicDriver): boolean => structureSymbol(name) === `apic_${name}`;
+
 /** A driver's structure. Under `pv-eoi` it is that of `x2apic-eoi`: the override happens when the guest boots. */
 export function structureCode(driver: ApicDriver, state: EoiState): ObjectCode {
   const { bits, name } = driver;
@@ -116,7 +119,7 @@ function probeTable(bits: GuestBits): ObjectCode {
 
 /** What the layer consists of for a kernel: table, structures, and all functions that they or `roots` lead to. */
 export function driverLayer(bits: GuestBits, state: EoiState, roots: readonly string[]): ObjectCode[] {
-  const structures = DRIVERS.filter((driver) => driver.bits === bits).map((driver) => structureCode(driver, state));
+  const structures = DRIVERS.filter((driver) => driver.bits === bits && hasStructure(driver)).map((driver) => structureCode(driver, state));
   const objects: ObjectCode[] = [];
   const visited = new Set<string>();
   const visit = (symbol: string): void => {

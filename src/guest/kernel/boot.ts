@@ -15,10 +15,10 @@ const MSR_EFER = 0xc000_0080;
 const EFER_LME = 1 << 8;
 
 const GIB_PER_SPACE = 4;
-const PAGE_ENTRIES = 512;
-const LARGE_PAGE_SHIFT = 21;
-const PRESENT_WRITABLE = 0b11;
-const LARGE_PAGE = 1 << 7;
+export const PAGE_ENTRIES = 512;
+export const LARGE_PAGE_SHIFT = 21;
+export const PRESENT_WRITABLE = 0b11;
+export const LARGE_PAGE = 1 << 7;
 
 /** Null, flat 32-bit code, data, 64-bit code; in the 32-bit kernel a data segment for each per-CPU area follows. */
 const DESCRIPTORS = [0n, 0x00cf_9b00_0000_ffffn, 0x00cf_9300_0000_ffffn, 0x00af_9b00_0000_ffffn];
@@ -104,7 +104,10 @@ export function trampolineImage(bits: GuestBits, kernel: { gdt: number; pml4: nu
 const GDT_ENTRIES = Selector.perCpu / 8 + 64;
 const GDT_LIMIT = GDT_ENTRIES * 8 - 1;
 
-/** GDT and its pointer; page tables that map 4 GiB one to one, and the last GiB of them again at the end of the address space. */
+/**
+ * GDT and its pointer; page tables that map 4 GiB one to one, and the last GiB of them again at the end of the address space;
+ * in front of that a window for devices beyond 4 GiB, empty at first.
+ */
 export function bootTables(bits: GuestBits): ObjectCode[] {
   const gdt = assembler(32)
     .align(16, 0)
@@ -120,11 +123,12 @@ export function bootTables(bits: GuestBits): ObjectCode[] {
   const directory = (gib: number) => address('page_directories', gib * PAGE_BYTES + PRESENT_WRITABLE);
   tables.label('pdpt');
   for (let gib = 0; gib < GIB_PER_SPACE; gib++) tables.dq(directory(gib));
-  tables.reserve((PAGE_ENTRIES - GIB_PER_SPACE - 1) * 8).dq(directory(GIB_PER_SPACE - 1));
+  tables.reserve((PAGE_ENTRIES - GIB_PER_SPACE - 2) * 8).dq(address('mmio_window_directory', PRESENT_WRITABLE), directory(GIB_PER_SPACE - 1));
   tables
     .label('pml4')
     .dq(address('pdpt', PRESENT_WRITABLE))
     .reserve((PAGE_ENTRIES - 2) * 8)
     .dq(address('pdpt', PRESENT_WRITABLE));
+  tables.label('mmio_window_directory').reserve(PAGE_BYTES);
   return [gdt.assemble(), tables.assemble()];
 }

@@ -1,4 +1,4 @@
-/** Interrupts: 256 stubs, one way in, handlers by vector; and the I/O APIC's entry for the serial port. */
+/** Interrupts: 256 stubs, one way in, handlers by vector. */
 
 import { type Assembler, assembler, type ObjectCode } from '../assembler/assembler.ts';
 import {
@@ -6,7 +6,6 @@ import {
   al,
   byte,
   dword,
-  dx,
   eax,
   ecx,
   edx,
@@ -31,16 +30,12 @@ import {
 import { acknowledgeSymbol, type EoiState } from '../apic/driver-code.ts';
 import type { GuestAbi, GuestBits, GuestFunctions } from '../apic/guest-abi.ts';
 import { callMethod } from '../apic/native-access.ts';
-import { structureOffset } from '../apic/apic-driver.ts';
-import { COM1, COM1_PIN, printLine, type Texts, Uart } from './console.ts';
+import { printLine, type Texts } from './console.ts';
 import { Selector, Vector } from './layout.ts';
 
 const VECTORS = 256;
 const STUB_BYTES = 16;
 const INTERRUPT_GATE = 0x8e00;
-const IO_APIC_SELECT = 0x00;
-const IO_APIC_WINDOW = 0x10;
-const REDIRECTION_TABLE = 0x10;
 const PIC_DATA_PORTS = [0x21, 0xa1];
 const NESTED_LOG_BYTES = 8;
 
@@ -148,17 +143,6 @@ export function interruptFunctions(state: EoiState, texts: Texts): GuestFunction
     [`handle_nested_${middle}`]: nested(middle, [inner, lower]),
     [`handle_nested_${inner}`]: nested(inner, []),
     [`handle_nested_${lower}`]: nested(lower, []),
-    /** Reading the cause takes the line down; left alone as often as it was asked to be, a level-triggered line strikes again. */
-    handle_serial(a) {
-      a.cmp(dword('serial_leave_alone'), 0);
-      a.je('.service');
-      a.dec(dword('serial_leave_alone'));
-      a.jmp(acknowledge);
-      a.label('.service');
-      a.mov(edx, COM1 + Uart.interruptId);
-      a.in(al, dx);
-      a.jmp(acknowledge);
-    },
     /** (vector). Exceptions too: says what and where, and gives up. */
     unexpected_interrupt(a, abi) {
       const [vector] = abi.saved32;
@@ -201,49 +185,6 @@ export function interruptFunctions(state: EoiState, texts: Texts): GuestFunction
       a.jb('.gate');
       a.mov(al, 0xff);
       for (const port of PIC_DATA_PORTS) a.out(port, al);
-      a.ret();
-    },
-
-    /**
-     * (trigger mode bit): routes the serial port's pin to this CPU, as the driver addresses I/O interrupts. x2APIC drivers
-     * address physically: without remapping, the I/O APIC has no room for their logical IDs.
-     */
-    route_serial(a, abi) {
-      const [low, high] = abi.saved;
-      const [low32, high32] = abi.saved32;
-      const entry = REDIRECTION_TABLE + 2 * COM1_PIN;
-      const put = (index: number, value: GeneralRegister): void => {
-        a.mov(dword(address('IO_APIC_BASE', IO_APIC_SELECT)), index);
-        a.mov(dword(address('IO_APIC_BASE', IO_APIC_WINDOW)), value);
-      };
-      a.push(low);
-      a.push(high);
-      a.mov(low32, abi.arguments32[0]);
-      a.or(low32, Vector.serial);
-      a.mov(eax, abi.perCpu('cpu_number', 32));
-      a.cmp(dword('x2apic_mode'), 0);
-      a.je('.driver');
-      a.mov(high32, dword(times(abi.result, 4), address('x86_cpu_to_apicid')));
-      a.jmp('.write');
-      a.label('.driver');
-      a.lea(abi.arguments[0], mem(times(abi.result, abi.word), address('cpu_bit_masks')));
-      callMethod(a, abi, 'cpuMaskToApicId');
-      a.mov(high32, eax);
-      a.mov(abi.scratch, abi.pointer('apic'));
-      for (const [member, shift] of [
-        ['irqDeliveryMode', 8],
-        ['irqDestMode', 11],
-      ] as const) {
-        a.mov(eax, dword(abi.scratch, structureOffset(member, abi.word)));
-        a.shl(eax, shift);
-        a.or(low32, eax);
-      }
-      a.label('.write');
-      a.shl(high32, 24);
-      put(entry + 1, high32);
-      put(entry, low32);
-      a.pop(high);
-      a.pop(low);
       a.ret();
     },
   };

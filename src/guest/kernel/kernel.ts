@@ -6,7 +6,7 @@
 
 import { type Assembler, assembler, type ObjectCode } from '../assembler/assembler.ts';
 import { type LinkedImage, link } from '../assembler/linker.ts';
-import { address, dword, eax, ebx, ecx } from '../assembler/operands.ts';
+import { address, dword, eax, ebx, ecx, qword } from '../assembler/operands.ts';
 import { type DriverName, structureSymbol } from '../apic/apic-driver.ts';
 import { acknowledgeSymbol, driverLayer, type EoiState, emitFunction } from '../apic/driver-code.ts';
 import { DRIVERS, driverNamed } from '../apic/drivers/all.ts';
@@ -16,9 +16,11 @@ import { bootCode, bootTables, trampolineImage } from './boot.ts';
 import { consoleFunctions, type Printed, printLine, type Texts } from './console.ts';
 import { elfImage } from './elf-image.ts';
 import { HANDLERS, interruptFunctions, vectorStubs } from './interrupts.ts';
+import { firmwareFunctions } from './firmware.ts';
 import { absoluteSymbols, KERNEL_BASE, MAX_CPUS, PAGE_BYTES, PER_CPU_BYTES } from './layout.ts';
 import { processorFunctions } from './processors.ts';
-import { type Workload, workloadFunctions } from './workloads.ts';
+import { LEGACY_HANDLERS, serialFunctions } from './serial-interrupts.ts';
+import { type Workload, workloadFunctions, workloadsOf } from './workloads.ts';
 
 /** What firmware would have told, where it is to be another machine's; texts are padded with zeros. */
 export interface PlatformFacts {
@@ -127,12 +129,20 @@ const kernelMain =
       a.and(ecx, CPUID_RDRAND);
       a.mov(dword('has_rdrand'), ecx);
     }
+    identifyCpu(a);
     a.mov(dword('boot_cpu_has_apic'), 1);
+    if (options.driver === 'noop') a.mov(dword('disable_apic'), 1);
     a.xor(abi.arguments32[0], abi.arguments32[0]);
     a.call('cpu_init');
     a.call('default_setup_apic_routing');
     if (options.driver) a.mov(abi.pointer('apic'), address(structureSymbol(options.driver)));
     if (abi.bits === 32) a.call('assign_logical_ids');
+    else for (const [driver, systemInit] of SYSTEM_INIT) {
+      a.cmp(qword('apic'), address(structureSymbol(driver)));
+      a.jne(`.not_${driver}`);
+      a.call(systemInit);
+      a.label(`.not_${driver}`);
+    }
     a.cmp(dword('pv_eoi_enabled'), 0);
     a.je('.native');
     a.mov(abi.arguments32[0], address(PV_EOI_OVERRIDE));
@@ -150,6 +160,29 @@ const kernelMain =
     printLine(a, abi, texts, ['@@ end']);
     a.call('power_off');
   };
+
+/** What a driver's machine needs before the driver works. */
+const SYSTEM_INIT: readonly [DriverName, string][] = [['numachip', 'numachip_system_init'], ['x2apic_uv_x', 'uv_system_init']];
+
+/** Family and model by CPUID, unless the kernel was built with others. */
+function identifyCpu(a: Assembler): void {
+  a.cmp(dword('boot_cpu_family'), 0);
+  a.jne('.identified');
+  a.mov(eax, 1);
+  a.cpuid();
+  a.mov(ecx, eax);
+  a.shr(ecx, 8);
+  a.and(ecx, 0xf);
+  a.mov(dword('boot_cpu_family'), ecx);
+  a.mov(ecx, eax);
+  a.shr(ecx, 4);
+  a.and(ecx, 0xf);
+  a.shr(eax, 12);
+  a.and(eax, 0xf0);
+  a.or(ecx, eax);
+  a.mov(dword('boot_cpu_model'), ecx);
+  a.label('.identified');
+}
 
 const printBanner =
   (texts: Texts): EmitFunction =>
@@ -235,6 +268,8 @@ function kernelData(
     'ball',
     'receiver_count',
     'serial_leave_alone',
+    'serial_handled',
+    'serial_waiter',
     'nested_logged',
     'has_rdrand',
     ...variables,
@@ -273,12 +308,18 @@ export function buildKernel(options: KernelOptions = {}): TinyKernel {
   if (wanted && wanted.bits !== bits) throw new Error(`the driver ${driver} is for ${wanted.bits}-bit kernels`);
   if (longestPause & (longestPause - 1)) throw new Error(`longestPause: ${longestPause} is no power of two`);
   const usesX2apic = wanted ? wanted.methods.read === 'native_apic_msr_read' : (options.x2apic ?? true) && bits === 64;
+  const wiring = driver === 'visws' ? 'cobalt' : driver === 'noop' ? '8259' : 'io-apic';
+  for (const workload of Object.keys(workloads) as Workload[]) {
+    if (workloads[workload] && !workloadsOf(driver).includes(workload)) throw new Error(`the driver ${driver} has no interrupts for the workload ${workload}`);
+  }
   const texts: Texts = new Map();
   const functions: GuestFunctions = {
     ...consoleFunctions,
+    ...firmwareFunctions({ driver, mostCpus: Math.min(MAX_CPUS[bits], wanted?.cpus?.most ?? MAX_CPUS[bits]) }),
     ...processorFunctions(tscHz),
     ...interruptFunctions(state, texts),
-    ...workloadFunctions(workloads, state, texts, longestPause),
+    ...serialFunctions(wiring, acknowledgeSymbol(state)),
+    ...workloadFunctions({ counts: workloads, state, longestPause, hasApic: driver !== 'noop' }, texts),
     print_banner: printBanner(texts),
     kernel_main: kernelMain({ state, driver, longestPause, x2apic: usesX2apic }, texts),
   };
@@ -295,7 +336,7 @@ export function buildKernel(options: KernelOptions = {}): TinyKernel {
     for (const register of [...abi.saved].reverse()) a.pop(register);
     a.ret();
   };
-  const handlers: Record<number, string> = { ...HANDLERS };
+  const handlers: Record<number, string> = { ...HANDLERS, ...(wiring === '8259' ? LEGACY_HANDLERS : {}) };
   for (const [vector, handler] of Object.entries(options.handlers ?? {})) {
     handlers[Number(vector)] = `handle_own_${vector}`;
     functions[handlers[Number(vector)]] = (a, abi) => handler(kit(a, abi));

@@ -1,6 +1,7 @@
 /** Where the tiny kernel keeps what: segments, vectors, per-CPU areas, devices' registers. */
 
 import { APIC_DEFAULT_BASE } from '../../interrupts/apic-registers.ts';
+import { COBALT_APIC_BASE } from '../../interrupts/cobalt-apic.ts';
 import { IO_APIC_BASE } from '../../interrupts/io-apic.ts';
 import type { GuestBits } from '../apic/guest-abi.ts';
 
@@ -14,6 +15,8 @@ export const Selector = { code32: 0x08, data: 0x10, code64: 0x18, perCpu: 0x20 }
 
 export const Vector = {
   nmi: 2,
+  /** Of the 8259s' interrupts, 16 from here on. */
+  legacy: 0x20,
   serial: 0x31,
   nested: [0x41, 0x51, 0x81, 0xc1],
   withNmi: 0x61,
@@ -40,6 +43,9 @@ export const PerCpu = {
 export const PER_CPU_SHIFT = 14;
 export const PER_CPU_BYTES = 1 << PER_CPU_SHIFT;
 
+/** The window's address as a sign-extended displacement: the last but one GiB of the address space. */
+const MMIO_WINDOW = -(2 ** 31);
+
 /**
  * Addresses that no object defines. In 64-bit mode the last GiB below 4 GiB is mapped once more at the end of the address space,
  * so that a sign-extended displacement reaches the devices there.
@@ -50,7 +56,6 @@ export function absoluteSymbols(bits: GuestBits): Record<string, number> {
     ...PerCpu,
     APIC_BASE: device(APIC_DEFAULT_BASE),
     IO_APIC_BASE: device(IO_APIC_BASE),
-    NUMACHIP_EXT_IRQ_GEN: device(0xf000_0000),
-    COBALT_APIC_BASE: 0xc400_0000,
+    ...(bits === 64 ? { MMIO_WINDOW } : { COBALT_APIC_BASE }),
   };
 }

@@ -1,9 +1,8 @@
-/** Processors: finding them in the ACPI tables, starting them, what each sets up for itself, and idling. */
+/** Processors: starting them, what each sets up for itself, and idling. */
 
 import type { Assembler } from '../assembler/assembler.ts';
 import {
   address,
-  byte,
   cx,
   dword,
   eax,
@@ -14,7 +13,9 @@ import {
   fs,
   type GeneralRegister,
   mem,
+  qword,
   rax,
+  rdi,
   rdx,
   rsp,
   times,
@@ -34,25 +35,10 @@ import {
   SVR_ENABLE,
 } from '../../interrupts/apic-registers.ts';
 import { DeliveryMode } from '../../interrupts/message.ts';
-import { MAX_CPUS, PER_CPU_BYTES, PER_CPU_SHIFT, PerCpu, Selector, TRAMPOLINE, Vector } from './layout.ts';
+import { LARGE_PAGE, LARGE_PAGE_SHIFT, PAGE_ENTRIES, PRESENT_WRITABLE } from './boot.ts';
+import { PER_CPU_BYTES, PER_CPU_SHIFT, PerCpu, Selector, TRAMPOLINE, Vector } from './layout.ts';
 
 const MSR_GS_BASE = 0xc000_0101;
-/**
- * Offsets: of the RSDP in PVH's start info, the XSDT in the RSDP, a table's length, its OEM texts, the first entry, FADT's flags.
- */
-const START_INFO_RSDP = 32;
-const RSDP_XSDT = 24;
-const TABLE_LENGTH = 4;
-const TABLE_OEM_ID = 10;
-const TABLE_OEM_TABLE_ID = 16;
-const TABLE_HEADER = 36;
-const FADT_FLAGS = 112;
-const MADT_ENTRIES = 44;
-const MADT_LOCAL_APIC = 0;
-const MADT_LOCAL_X2APIC = 9;
-
-const signature = (text: string): number => new DataView(new TextEncoder().encode(text).buffer).getUint32(0, true);
-
 /** A method with one number, of the driver in use. */
 export function apicWrite(a: Assembler, abi: GuestAbi, register: number, value: number | GeneralRegister): void {
   a.mov(abi.arguments32[1], value);
@@ -78,94 +64,6 @@ export const processorFunctions = (tscHz: number): GuestFunctions => ({
     a.rdtsc();
     a.sub(eax, ecx);
     a.js('.wait');
-    a.ret();
-  },
-
-  /** Walks the XSDT: processors and OEM texts from the MADT, flags from the FADT. */
-  read_firmware_tables(a, abi) {
-    const [at, end] = abi.saved;
-    const [at32, end32] = abi.saved32;
-    a.push(at);
-    a.push(end);
-    a.mov(at32, dword('start_info'));
-    a.mov(at32, dword(at, START_INFO_RSDP));
-    a.mov(at32, dword(at, RSDP_XSDT));
-    a.mov(end32, dword(at, TABLE_LENGTH));
-    a.add(end, at);
-    a.add(at, TABLE_HEADER);
-    a.label('.table');
-    a.cmp(at, end);
-    a.jae('.done');
-    a.mov(eax, dword(at));
-    a.add(at, 8);
-    a.cmp(dword(abi.result), signature('FACP'));
-    a.jne('.madt');
-    a.mov(ecx, dword(abi.result, FADT_FLAGS));
-    a.or(dword('acpi_fadt_flags'), ecx);
-    a.jmp('.table');
-    a.label('.madt');
-    a.cmp(dword(abi.result), signature('APIC'));
-    a.jne('.table');
-    if (abi.bits === 64) a.mov(abi.arguments32[0], eax);
-    a.call('read_madt');
-    a.jmp('.table');
-    a.label('.done');
-    a.pop(end);
-    a.pop(at);
-    a.ret();
-  },
-  /** (MADT). OEM texts that were given when the kernel was built stay. */
-  read_madt(a, abi) {
-    const [at, end] = abi.saved;
-    const [at32, end32] = abi.saved32;
-    a.push(at);
-    a.push(end);
-    a.mov(at32, abi.arguments32[0]);
-    a.cmp(dword('acpi_oem_id'), 0);
-    a.jne('.entries');
-    for (const [from, to] of [
-      [TABLE_OEM_ID, 0],
-      [TABLE_OEM_ID + 2, 2],
-    ] as const) {
-      a.mov(eax, dword(at, from));
-      a.mov(dword('acpi_oem_id', to), eax);
-    }
-    for (const half of [0, 4]) {
-      a.mov(eax, dword(at, TABLE_OEM_TABLE_ID + half));
-      a.mov(dword('acpi_oem_table_id', half), eax);
-    }
-    a.label('.entries');
-    a.mov(end32, dword(at, TABLE_LENGTH));
-    a.add(end, at);
-    a.add(at, MADT_ENTRIES);
-    a.label('.entry');
-    a.cmp(at, end);
-    a.jae('.done');
-    a.movzx(eax, byte(at, 3));
-    a.mov(ecx, dword(at, 4));
-    a.cmp(byte(at), MADT_LOCAL_APIC);
-    a.je('.cpu');
-    a.mov(eax, dword(at, 4));
-    a.mov(ecx, dword(at, 8));
-    a.cmp(byte(at), MADT_LOCAL_X2APIC);
-    a.jne('.skip');
-    a.label('.cpu');
-    a.test(ecx, 1).note('enabled');
-    a.jz('.skip');
-    a.mov(edx, dword('nr_cpu_ids'));
-    a.cmp(edx, MAX_CPUS[abi.bits]);
-    a.jae('.skip');
-    a.mov(dword(times(abi.arguments[abi.bits === 64 ? 2 : 1], 4), address('x86_cpu_to_apicid')), eax);
-    a.inc(dword('nr_cpu_ids'));
-    a.label('.skip');
-    a.movzx(eax, byte(at, 1));
-    a.add(at, abi.result);
-    a.jmp('.entry');
-    a.label('.done');
-    a.mov(eax, dword('nr_cpu_ids'));
-    a.mov(dword('num_possible_cpus'), eax);
-    a.pop(end);
-    a.pop(at);
     a.ret();
   },
 
@@ -264,6 +162,8 @@ export const processorFunctions = (tscHz: number): GuestFunctions => ({
     a.cmp(cpu32, dword('nr_cpu_ids'));
     a.jae('.done');
     a.mov(dword('booting_cpu'), cpu32);
+    a.mov(abi.arguments32[0], TRAMPOLINE);
+    a.call('setup_warm_reset_vector');
     a.mov(abi.arguments32[0], dword(times(cpu, 4), address('x86_cpu_to_apicid')));
     a.mov(abi.arguments32[1], TRAMPOLINE);
     const pointer = abi.bits === 64 ? abi.result : abi.scratch;
@@ -349,6 +249,20 @@ export const processorFunctions = (tscHz: number): GuestFunctions => ({
     a.label('.done');
     a.pop(cpu);
     a.pop(work);
+    a.ret();
+  },
+
+  /** (physical address): 1 GiB from there is to be seen in the window, which nothing has been seen in yet. 64-bit kernels alone. */
+  map_mmio_window(a, abi) {
+    if (abi.bits === 32) return a.ret();
+    a.lea(rax, mem(rdi, PRESENT_WRITABLE | LARGE_PAGE));
+    a.xor(edx, edx);
+    a.label('.page');
+    a.mov(qword(times(rdx, 8), address('mmio_window_directory')), rax);
+    a.add(rax, 1 << LARGE_PAGE_SHIFT);
+    a.inc(edx);
+    a.cmp(edx, PAGE_ENTRIES);
+    a.jb('.page');
     a.ret();
   },
 

@@ -5,6 +5,7 @@
 
 import type { Assembler } from '../assembler/assembler.ts';
 import { address, al, byte, dl, dword, dx, eax, edx, type GeneralRegister, mem, times } from '../assembler/operands.ts';
+import type { DriverName } from '../apic/apic-driver.ts';
 import type { GuestAbi, GuestFunctions } from '../apic/guest-abi.ts';
 import { callMethod } from '../apic/native-access.ts';
 import { ApicRegister, LVT_MASKED, LVT_TIMER_PERIODIC } from '../../interrupts/apic-registers.ts';
@@ -12,6 +13,7 @@ import { REDIRECTION_LEVEL } from '../../interrupts/io-apic.ts';
 import { acknowledgeSymbol, type EoiState } from '../apic/driver-code.ts';
 import { COM1, printLine, type Texts, Uart } from './console.ts';
 import { PerCpu, Vector } from './layout.ts';
+import { TIMER_IRQ, unmask8259 } from './serial-interrupts.ts';
 import { apicWrite } from './processors.ts';
 
 export const WORKLOADS = ['timer', 'ping-pong', 'messages', 'edge', 'level', 'nested', 'nmi'] as const;
@@ -21,6 +23,11 @@ export type Workload = (typeof WORKLOADS)[number];
 const TICK_COUNTS = 50_000;
 const DIVIDE_BY_1 = 0b1011;
 const TRANSMIT_INTERRUPT = 2;
+/** Channel 0 as a rate generator, low byte first: every 50 microseconds of its 1.19 MHz. */
+const PIT_COUNTER = 0x40;
+const PIT_CONTROL = 0x43;
+const PIT_RATE_GENERATOR = 0x34;
+const PIT_COUNT = 60;
 /** One byte for each pair of receiver and sender: 64 senders to a receiver. */
 const MAILBOX_SHIFT = 6;
 
@@ -81,19 +88,44 @@ const serial =
     a.push(target);
     a.mov(abi.arguments32[0], level ? REDIRECTION_LEVEL : 0);
     a.call('route_serial');
-    a.mov(target32, handled(abi, Vector.serial));
+    a.mov(eax, abi.perCpu('cpu_number', 32));
+    a.mov(dword('serial_waiter'), eax);
+    a.mov(target32, dword('serial_handled'));
     rounds(a, abi, all, () => {
       // A line that is not taken down strikes again at the EOI, if it is level-triggered.
       if (level) a.mov(dword('serial_leave_alone'), 1);
       a.add(target32, level ? 2 : 1);
       setInterrupts(TRANSMIT_INTERRUPT);
       sleepUntil(a, 'serial', () => {
-        a.cmp(handled(abi, Vector.serial), target32);
+        a.cmp(dword('serial_handled'), target32);
         a.je('.ready_serial');
       });
       setInterrupts(0);
     });
     a.pop(target);
+    a.ret();
+  };
+
+/** The PIT's first channel, through the 8259s. */
+const pitTicks =
+  (count: number): GuestFunctions[string] =>
+  (a, abi) => {
+    const ticks = handled(abi, Vector.legacy + TIMER_IRQ);
+    a.call('init_8259');
+    for (const [port, value] of [
+      [PIT_CONTROL, PIT_RATE_GENERATOR],
+      [PIT_COUNTER, PIT_COUNT],
+      [PIT_COUNTER, 0],
+    ]) {
+      a.mov(al, value);
+      a.out(port, al);
+    }
+    unmask8259(a, TIMER_IRQ);
+    sleepUntil(a, 'tick', () => {
+      a.cmp(ticks, count);
+      a.jge('.ready_tick');
+    });
+    unmask8259(a);
     a.ret();
   };
 
@@ -107,12 +139,20 @@ const selfInterrupts =
     a.ret();
   };
 
-export function workloadFunctions(
-  counts: Readonly<Partial<Record<Workload, number>>>,
-  state: EoiState,
-  texts: Texts,
-  longestPause = 0,
-): GuestFunctions {
+/** What a kernel with that driver can run: without an APIC there are no IPIs. */
+export const workloadsOf = (driver: DriverName | undefined): readonly Workload[] => (driver === 'noop' ? ['timer', 'edge', 'level'] : WORKLOADS);
+
+export interface WorkloadOptions {
+  /** Rounds of each. */
+  counts: Readonly<Partial<Record<Workload, number>>>;
+  state: EoiState;
+  /** A power of two, or 0. */
+  longestPause: number;
+  /** Timer ticks are the APIC's, else the PIT's. */
+  hasApic: boolean;
+}
+
+export function workloadFunctions({ counts, state, longestPause, hasApic }: WorkloadOptions, texts: Texts): GuestFunctions {
   const count = (workload: Workload): number => counts[workload] ?? 0;
   const pauses = longestPause > 0;
   const roundsOf = (workload: Workload): Rounds => ({ count: count(workload), pauses });
@@ -137,8 +177,10 @@ export function workloadFunctions(
       a.ret();
     },
 
+    ...(hasApic ? {} : { pit_ticks: pitTicks(count('timer')) }),
     /** Every CPU's own APIC timer, periodic; they sleep in between. */
     timer_ticks(a, abi) {
+      if (!hasApic) return a.jmp('pit_ticks');
       const [target] = abi.saved;
       const [target32] = abi.saved32;
       a.push(target);

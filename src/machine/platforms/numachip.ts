@@ -24,6 +24,7 @@ export const numachip: Platform = {
   apicId: (position) => (Math.floor(position / SERVER_PROCESSORS) << NUMACHIP_LAPIC_BITS) | (position % SERVER_PROCESSORS),
   firmware: (apicIds) => ({ acpi: { apicIds, oem: { id: 'NUMASC', tableId: 'NCONNECT' } } }),
   boards: { boardOf: serverOf, crosses: () => false },
+  hasNoX2apic: true,
   processor: (model) => withPhysicalAddresses(model, PHYSICAL_ADDRESS_BITS),
   attach({ mmio, apics, accessor, send, setMsr }) {
     const csr = new NumachipCsr({

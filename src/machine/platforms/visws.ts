@@ -4,14 +4,12 @@
  * MP table. Not modelled: everything else of Cobalt (its timer, graphics, Lithium's buses).
  */
 
-import { COBALT_8259_ENTRY, COBALT_APIC_BASE, COBALT_APIC_BYTES, CobaltApic } from '../../interrupts/cobalt-apic.ts';
+import { COBALT_8259_ENTRY, COBALT_APIC_BASE, COBALT_APIC_BYTES, COBALT_CPU_COUNT, CobaltApic } from '../../interrupts/cobalt-apic.ts';
 import { ByteWriter } from '../acpi/byte-writer.ts';
 import { IOAPIC_BASE } from '../memory-map.ts';
 import type { Platform } from './platform.ts';
 
 const MAX_PROCESSORS = 4;
-/** The number of processors in a word, then an MP specification's processor entry for each. */
-export const COBALT_CPU_COUNT = 0x1e00;
 const APIC_VERSION = 0x11;
 const [ENABLED, BOOT_PROCESSOR] = [1, 2];
 

@@ -12,6 +12,7 @@ export const defaultDriver: ApicDriver = {
   destinationMode: 'logical',
   ipiDestination: 'logical',
   disableEsr: false,
+  cpus: { most: 8, why: 'a logical destination has a bit for each, and 8 bits' },
   methods: {
     ...XAPIC_ACCESS,
     probe: 'probe_default',

@@ -4,17 +4,19 @@
  */
 
 import type { Assembler } from '../../assembler/assembler.ts';
-import { dword, eax, ecx, edx, mem } from '../../assembler/operands.ts';
+import { byte, dword, eax, ecx, edx, mem } from '../../assembler/operands.ts';
 import type { ApicDriver } from '../apic-driver.ts';
 import { withinCluster } from '../destination.ts';
 import { toOnlineCpus } from '../ipi.ts';
 import { compareText } from '../text.ts';
+import { OEM_ENTRIES_OFFSET, OEM_ENTRY_PSAI, OEM_PSAI_ADDRESS, PSAI_PAGE_SHIFT, PSAI_START } from '../../../devices/es7000-mip.ts';
 import { XAPIC_ACCESS } from './flat.ts';
 
-/** The PSAI register: it is busy while the bit is set that also starts the wake-up; page of the code from bit 16; CPU. */
-export const PSAI_START = 1 << 24;
-const PSAI_PAGE_SHIFT = 16;
 const PAGE_SHIFT = 12;
+/** Offsets in table OEM1: of the maker's name, and of where his parameters are. */
+const TABLE_OEM_ID = 10;
+const OEM1_ADDRESS = 36;
+const OEM1_SIZE = 40;
 
 /** Goes to `.no` unless the name at EAX is Unisys'. */
 const requireUnisys = (a: Assembler): void => compareText(a, eax, 'UNISYS', '.no');
@@ -82,7 +84,30 @@ export const es7000: ApicDriver = {
     es7000_cpu_mask_to_apicid_and: withinCluster(false, 2),
     es7000_send_IPI_allbutself: toOnlineCpus('default_send_IPI_mask_allbutself_phys'),
     es7000_send_IPI_all: toOnlineCpus('default_send_IPI_mask_sequence_phys'),
-    /** (CPU, start address) */
+    /** (table OEM1): finds the register's address in the maker's parameters that the table points to. */
+    es7000_read_oem_table(a) {
+      a.mov(edx, eax);
+      a.lea(eax, mem(edx, TABLE_OEM_ID));
+      requireUnisys(a);
+      a.mov(eax, dword(edx, OEM1_ADDRESS));
+      a.mov(ecx, dword(edx, OEM1_SIZE));
+      a.lea(edx, mem(eax, ecx));
+      a.add(eax, OEM_ENTRIES_OFFSET);
+      a.label('.entry');
+      a.cmp(eax, edx);
+      a.jae('.no');
+      a.cmp(byte(eax), OEM_ENTRY_PSAI);
+      a.je('.found');
+      a.movzx(ecx, byte(eax, 1)).note("the entry's length");
+      a.add(eax, ecx);
+      a.jmp('.entry');
+      a.label('.found');
+      a.mov(ecx, dword(eax, OEM_PSAI_ADDRESS));
+      a.mov(dword('es7000_psai'), ecx);
+      a.label('.no');
+      a.ret();
+    },
+    /** (APIC ID, start address) */
     wakeup_secondary_cpu_via_mip(a) {
       a.mov(ecx, dword('es7000_psai'));
       a.test(ecx, ecx);

@@ -28,6 +28,7 @@ export const flat: ApicDriver = {
   destinationMode: 'logical',
   ipiDestination: 'logical',
   disableEsr: false,
+  cpus: { most: 8, why: 'a logical destination has a bit for each, and 8 bits' },
   methods: {
     ...XAPIC_ACCESS,
     probe: 'flat_probe',
@@ -105,6 +106,7 @@ export const physflat: ApicDriver = {
   ...flat,
   name: 'physflat',
   title: 'physical flat',
+  cpus: undefined,
   deliveryMode: 'fixed',
   destinationMode: 'physical',
   ipiDestination: 'physical',

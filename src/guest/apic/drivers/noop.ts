@@ -25,6 +25,7 @@ export const noopDriver = (bits: GuestBits): ApicDriver => ({
   destinationMode: 'logical',
   ipiDestination: 'logical',
   disableEsr: false,
+  cpus: { most: 1, why: 'there is nothing to start others with' },
   methods: {
     probe: 'noop_returns_0',
     targetCpus: 'own_target_cpu',

@@ -18,25 +18,28 @@ import type { ApicDriver } from '../apic-driver.ts';
 import type { EmitFunction } from '../guest-abi.ts';
 import { forEachCpu, toOnlineCpus } from '../ipi.ts';
 import { compareText } from '../text.ts';
+import {
+  CSR_G3_EXT_IRQ_GEN,
+  EXT_IRQ_APIC_ID_SHIFT,
+  NUMACHIP_CSR_NON_GEO,
+  NUMACHIP_LCSR_BASE,
+  NUMACHIP_LCSR_BYTES,
+} from '../../../devices/numachip-csr.ts';
 import { flat } from './flat.ts';
 
-/**
- * Physical address of the local registers; EXT_IRQ_GEN's bits: vector, message type from 8 (the delivery mode), destination from
- * 16.
- */
-export const NUMACHIP_LCSR_BASE = 0x3fff_fe00_0000;
-export const CSR_G3_EXT_IRQ_GEN = 0x030 + (3 << 12);
-export const NUMACHIP_EXT_IRQ_GEN = NUMACHIP_LCSR_BASE + (1 << 15) + CSR_G3_EXT_IRQ_GEN;
-const DESTINATION_SHIFT = 16;
+/** Where the local registers are in their space: as those of node 0xFFF0, which is whoever asks. */
+const LOCAL_NODE = 0xfff0;
+const NODE_SHIFT = 16;
+const lcsrOffset = (register: number): number => ((LOCAL_NODE * 2 ** NODE_SHIFT) % NUMACHIP_LCSR_BYTES) + NUMACHIP_CSR_NON_GEO + register;
 const MSR_FAM10H_NODE_ID = 0xc001_100c;
-/** Bits 5:3 of the node go to bits 13:8 of the ID. */
+/** Bits 11:6, in which firmware keeps the server's number, go to bits 13:8 of the ID. */
 const NODE_TO_ID_SHIFT = 2;
 const NODE_ID_BITS = 0x3f00;
 
 /** Stores EAX in the register, big-endian. */
 function writeCsr(a: Assembler): void {
   a.bswap(eax);
-  a.mov(dword(address('NUMACHIP_EXT_IRQ_GEN')), eax);
+  a.mov(dword(address('MMIO_WINDOW', lcsrOffset(CSR_G3_EXT_IRQ_GEN))), eax);
 }
 
 const mask =
@@ -61,6 +64,7 @@ export const numachip: ApicDriver = {
   ...flat,
   name: 'numachip',
   title: 'NumaConnect system',
+  cpus: undefined,
   deliveryMode: 'fixed',
   destinationMode: 'physical',
   ipiDestination: 'physical',
@@ -94,6 +98,11 @@ export const numachip: ApicDriver = {
       a.label('.no');
       a.ret();
     },
+    /** Maps the registers. */
+    numachip_system_init(a, abi) {
+      a.mov(abi.arguments[0], BigInt(NUMACHIP_LCSR_BASE));
+      a.jmp('map_mmio_window');
+    },
     numachip_get_apic_id(a) {
       a.shr(edi, XAPIC_ID_SHIFT);
       a.mov(ecx, MSR_FAM10H_NODE_ID);
@@ -107,7 +116,7 @@ export const numachip: ApicDriver = {
     numachip_send_IPI_one(a) {
       a.mov(eax, edi);
       a.mov(eax, dword(times(rax, 4), address('x86_cpu_to_apicid')));
-      a.shl(eax, DESTINATION_SHIFT);
+      a.shl(eax, EXT_IRQ_APIC_ID_SHIFT);
       a.cmp(esi, NMI_VECTOR);
       a.jne('.fixed');
       a.or(esi, APIC_DM_NMI);
@@ -131,7 +140,7 @@ export const numachip: ApicDriver = {
     numachip_wakeup_secondary(a) {
       a.push(rbx);
       a.mov(ebx, edi);
-      a.shl(ebx, DESTINATION_SHIFT);
+      a.shl(ebx, EXT_IRQ_APIC_ID_SHIFT);
       a.lea(eax, mem(rbx, APIC_DM_INIT));
       writeCsr(a);
       a.shr(esi, 12);

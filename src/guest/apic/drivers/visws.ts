@@ -8,28 +8,25 @@ import { APIC_EOI, APIC_EOI_ACK } from '../apic-constants.ts';
 import type { ApicDriver } from '../apic-driver.ts';
 import { callMethod } from '../native-access.ts';
 import { defaultDriver } from './default.ts';
-
-/** Physical address of Cobalt's interrupt chip; an entry is 16 bytes, its low half at 0 and its high half at 4. */
-export const COBALT_APIC_BASE = 0xc400_0000;
-const ENTRY_SHIFT = 4;
-const ENTRY_MASKED = 1 << 16;
+import { COBALT_ENTRY_SHIFT } from '../../../interrupts/cobalt-apic.ts';
+import { REDIRECTION_MASKED } from '../../../interrupts/io-apic.ts';
 
 export const visws: ApicDriver = {
   ...defaultDriver,
   name: 'visws',
-  title: 'default (SGI Visual Workstation)',
+  cpus: { most: 4, why: 'the machine has four sockets' },
   functions: {
     /** (entry): masks it, and reads it back so that the write has arrived. */
     disable_cobalt_irq(a) {
-      a.shl(eax, ENTRY_SHIFT);
-      a.or(dword(eax, address('COBALT_APIC_BASE')), ENTRY_MASKED);
+      a.shl(eax, COBALT_ENTRY_SHIFT);
+      a.or(dword(eax, address('COBALT_APIC_BASE')), REDIRECTION_MASKED);
       a.mov(ecx, dword(eax, address('COBALT_APIC_BASE')));
       a.ret();
     },
     /** (entry) */
     enable_cobalt_irq(a) {
-      a.shl(eax, ENTRY_SHIFT);
-      a.and(dword(eax, address('COBALT_APIC_BASE')), ~ENTRY_MASKED);
+      a.shl(eax, COBALT_ENTRY_SHIFT);
+      a.and(dword(eax, address('COBALT_APIC_BASE')), ~REDIRECTION_MASKED);
       a.ret();
     },
     /** (entry) */

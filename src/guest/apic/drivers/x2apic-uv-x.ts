@@ -29,16 +29,18 @@ import { firstCpuId } from '../destination.ts';
 import type { EmitFunction } from '../guest-abi.ts';
 import { forEachCpu, toOnlineCpus } from '../ipi.ts';
 import { compareText } from '../text.ts';
+import {
+  UV_APIC_PNODE_SHIFT,
+  UV_GLOBAL_MMR64_PNODE_SHIFT,
+  UV_LOCAL_MMR_BASE,
+  UVH_IPI_APIC_ID_SHIFT,
+  UVH_IPI_INT,
+  UVH_IPI_SEND_BIT,
+  UVH_OVERLAY_ENABLE_BIT,
+  UVH_RH_GAM_MMR_OVERLAY_CONFIG,
+} from '../../../devices/uv-hub.ts';
 import { DIRECT_EOI, X2APIC_ACCESS, x2apicIpis } from './x2apic.ts';
 
-/** The hub's IPI register and its bits; the vector is in bits 7:0, the delivery mode in 10:8 as in the ICR. */
-export const UVH_IPI_INT = 0x60500;
-const IPI_APIC_ID_SHIFT = 16;
-const IPI_SEND_BIT = 63;
-/** Of an APIC ID: what is below is the processor within the node. */
-export const UV_APIC_PNODE_SHIFT = 6;
-/** Of an address in the global register space. */
-export const UV_GLOBAL_MMR64_PNODE_SHIFT = 26;
 
 /** (APIC ID in EDI, low 16 bits of the register in ESI): stores to the node's register. RAX and RDX are lost. */
 function hubIpi(a: Assembler): void {
@@ -47,9 +49,9 @@ function hubIpi(a: Assembler): void {
   a.shl(rax, UV_GLOBAL_MMR64_PNODE_SHIFT);
   a.add(rax, qword('uv_global_mmr64_base'));
   a.mov(edx, edi);
-  a.shl(rdx, IPI_APIC_ID_SHIFT);
+  a.shl(rdx, UVH_IPI_APIC_ID_SHIFT);
   a.or(rdx, rsi);
-  a.bts(rdx, IPI_SEND_BIT);
+  a.bts(rdx, UVH_IPI_SEND_BIT);
   a.mov(mem(rax, UVH_IPI_INT), rdx);
 }
 
@@ -113,6 +115,15 @@ export const x2apicUvX: ApicDriver = {
       a.inc(eax);
       a.label('.no');
       a.ret();
+    },
+    /** Asks this blade's hub where all hubs' registers are, and maps those of the first nodes, as far as the window reaches. */
+    uv_system_init(a, abi) {
+      a.mov(eax, UV_LOCAL_MMR_BASE + UVH_RH_GAM_MMR_OVERLAY_CONFIG);
+      a.mov(abi.arguments[0], mem(rax));
+      a.btr(abi.arguments[0], UVH_OVERLAY_ENABLE_BIT);
+      a.lea(rax, mem(address('MMIO_WINDOW')));
+      a.mov(qword('uv_global_mmr64_base'), rax);
+      a.jmp('map_mmio_window');
     },
     /** The processor's register holds only part of the ID. */
     uv_get_apic_id(a, abi) {
