@@ -282,12 +282,16 @@ export class Engine implements Mmu {
     }
   }
 
+  private isCountZero(vcpu: Vcpu, addressBits: 16 | 32 | 64): boolean {
+    return (vcpu.get64(state.RCX) & ((1n << BigInt(addressBits)) - 1n)) === 0n;
+  }
+
   /** Counts an iteration of a repeated string instruction; whether another one follows. */
   private iterates(vcpu: Vcpu, { addressBits, until }: NonNullable<BlockCache['iteration']>): boolean {
     const left = vcpu.get64(state.RCX) - 1n;
     vcpu.set64(state.RCX, addressBits === 64 ? left : addressBits === 32 ? left & 0xffff_ffffn : (vcpu.get64(state.RCX) & ~0xffffn) | (left & 0xffffn));
     const zero = vcpu.get64(state.FLAG_ZERO) === 0n;
-    return (left & ((1n << BigInt(addressBits)) - 1n)) !== 0n && !(until === 'equal' && zero) && !(until === 'unequal' && !zero);
+    return !this.isCountZero(vcpu, addressBits) && !(until === 'equal' && zero) && !(until === 'unequal' && !zero);
   }
 
   private debugException(vcpu: Vcpu, found: number, kind: EventKind): void {
@@ -333,7 +337,10 @@ export class Engine implements Mmu {
     const budgetWord = (vcpu.base + state.BUDGET) >> 2;
     const page = this.pageOfRip(vcpu);
     const linear = this.fetch(vcpu, vcpu.rip);
-    const op = this.cache.single(linear, this.codeMode(vcpu), () => this.nextPage(vcpu, page), iterate);
+    const decode = (iterates: boolean): number => this.cache.single(linear, this.codeMode(vcpu), () => this.nextPage(vcpu, page), iterates);
+    let op = decode(iterate);
+    // Without a count there is no iteration; what is checked all the same, the whole instruction knows.
+    if (this.cache.iteration && this.isCountZero(vcpu, this.cache.iteration.addressBits)) op = decode(false);
     const { iteration } = this.cache;
     const { form, reg } = this.cache.lastDecoded;
     const { map, opcode } = form.encoding ?? { map: -1, opcode: -1 };
@@ -343,11 +350,6 @@ export class Engine implements Mmu {
     else if (this.compilesSteps) this.jit?.compileSingle(op, linear);
     const ip = BigInt((linear - this.memory.ramBase) % PAGE);
     vcpu.set64(state.CODE_BASE, vcpu.rip - ip);
-    if (iteration && (vcpu.get64(state.RCX) & ((1n << BigInt(iteration.addressBits)) - 1n)) === 0n) {
-      vcpu.rip += BigInt(this.cache.lastDecoded.length);
-      words[budgetWord]--;
-      return { ...kind, iteration: undefined };
-    }
     // The rest of the slice is put aside; what is taken from it meanwhile stays away.
     this.stepReserve = Math.max(0, words[budgetWord] - 1);
     this.setRetiredBase(vcpu, this.retiredBase + 1 - words[budgetWord]);

@@ -1,0 +1,101 @@
+/**
+ * `npm run fuzz -- --mode long --count 10000000 --seed 1`: random instruction streams in one mode, or `all`. Prints what it finds, writes
+ * each kind of finding, made small, to tests/fuzz/corpus with `--save`, and exits with 1 where there was any.
+ */
+
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import { Worker } from 'node:worker_threads';
+import { kindOf } from './streams.ts';
+import { MODES, type ModeName } from './stream-world.ts';
+import type { Job, Report } from './worker.ts';
+
+const CORPUS = 'tests/fuzz/corpus';
+/** A stream that takes so long has hung. */
+const HANG_MILLISECONDS = 20_000;
+
+const { values } = parseArgs({
+  options: {
+    mode: { type: 'string', default: 'all' },
+    count: { type: 'string', default: '100000' },
+    seed: { type: 'string', default: '1' },
+    from: { type: 'string', default: '0' },
+    execution: { type: 'string', default: 'steps' },
+    'compare-every': { type: 'string', default: '50' },
+    minutes: { type: 'string', default: 'Infinity' },
+    save: { type: 'boolean', default: false },
+  },
+});
+
+function fail(message: string): never {
+  console.error(`fuzz: ${message}`);
+  process.exit(2);
+}
+
+const number = (name: 'count' | 'seed' | 'from' | 'compare-every' | 'minutes'): number => {
+  const value = Number(values[name]);
+  return Number.isNaN(value) || value < 0 ? fail(`--${name} takes a number, not "${values[name]}"`) : value;
+};
+const modes = values.mode === 'all' ? MODES : MODES.filter((mode) => mode === values.mode);
+if (!modes.length) fail(`--mode is all, ${MODES.join(', ')}; not "${values.mode}"`);
+if (values.execution !== 'steps' && values.execution !== 'jit') fail(`--execution is steps or jit, not "${values.execution}"`);
+
+/** Runs streams of a mode in a worker, again and again where one hangs. Gives how many findings there were. */
+async function fuzz(mode: ModeName): Promise<number> {
+  const seed = number('seed');
+  const from = number('from');
+  const to = from + number('count');
+  const deadline = performance.now() + number('minutes') * 60_000;
+  const counts = new Map<string, number>();
+  const progress = new Int32Array(new SharedArrayBuffer(4));
+  const started = performance.now();
+  const note = (index: number, text: string, stored?: object): void => {
+    const kind = kindOf(text);
+    const count = (counts.get(kind) ?? 0) + 1;
+    counts.set(kind, count);
+    if (count > 1) return;
+    console.log(`${mode}, seed ${seed}, stream ${index}: ${text}`);
+    if (!values.save || !stored) return;
+    mkdirSync(CORPUS, { recursive: true });
+    writeFileSync(`${CORPUS}/${mode}-${seed}-${index}.json`, `${JSON.stringify(stored, undefined, 1)}\n`);
+  };
+  let next = from;
+  let summary = '';
+  while (next < to) {
+    const job: Job = { mode, seed, from: next, to, execution: values.execution as Job['execution'], compareEvery: number('compare-every'), progress };
+    progress[0] = next;
+    const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData: job });
+    next = await new Promise<number>((resolve, reject) => {
+      let seen = -1;
+      let since = performance.now();
+      const watch = setInterval(() => {
+        const index = Atomics.load(progress, 0);
+        if (index !== seen) [seen, since] = [index, performance.now()];
+        const hung = performance.now() - since > HANG_MILLISECONDS;
+        if (hung) note(index, 'does not end');
+        if (!hung && performance.now() < deadline) return;
+        clearInterval(watch);
+        void worker.terminate();
+        resolve(hung ? index + 1 : -index);
+      }, 500);
+      worker.on('message', (report: Report) => {
+        if (report.kind !== 'done') return note(report.index, report.text, report.kind === 'finding' ? report.stored : undefined);
+        clearInterval(watch);
+        summary = `${Object.entries(report.ends).map(([end, count]) => `${count} ${end}`).join(', ')}; ${report.instructions} instructions, ${report.exceptions} exceptions; slowest ${report.slowest.toFixed(0)} ms`;
+        resolve(to);
+      });
+      worker.on('error', reject);
+    });
+    if (next < 0) break;
+  }
+  const count = Math.abs(next) - from;
+  const seconds = (performance.now() - started) / 1000;
+  console.log(`${mode}: ${count} streams, seed ${seed}, from ${from}, ${seconds.toFixed(0)} s, ${(count / seconds).toFixed(0)}/s; ${summary}`);
+  for (const [kind, times] of counts) console.log(`  ${times} × ${kind}`);
+  return counts.size;
+}
+
+let findings = 0;
+for (const mode of modes) findings += await fuzz(mode);
+console.log(findings === 0 ? 'nothing found' : `${findings} kinds of findings`);
+process.exitCode = findings === 0 ? 0 : 1;

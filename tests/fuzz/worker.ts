@@ -1,0 +1,38 @@
+/** Fuzzes in a thread of its own, so that what hangs can be seen from outside and ended. */
+
+import { parentPort, workerData } from 'node:worker_threads';
+import type { Execution } from './stream-runner.ts';
+import { kindOf, StreamFuzzer } from './streams.ts';
+import type { ModeName } from './stream-world.ts';
+
+export interface Job {
+  mode: ModeName;
+  seed: number;
+  from: number;
+  to: number;
+  execution: Execution;
+  /** Every so many streams are compared; 0 for none. */
+  compareEvery: number;
+  /** The index at work, for who watches. */
+  progress: Int32Array;
+}
+
+export type Report =
+  | { kind: 'finding'; index: number; text: string; stored: object }
+  | { kind: 'again'; index: number; text: string }
+  | { kind: 'done'; ends: Record<string, number>; instructions: number; exceptions: number; slowest: number };
+
+const job = workerData as Job;
+const report = (message: Report): void => parentPort?.postMessage(message);
+const fuzzer = new StreamFuzzer(job.mode, job.seed, job.execution);
+const known = new Set<string>();
+for (let index = job.from; index < job.to; index++) {
+  Atomics.store(job.progress, 0, index);
+  const finding = fuzzer.run(index, job.compareEvery > 0 && index % job.compareEvery === 0);
+  if (!finding) continue;
+  const kind = kindOf(finding.text);
+  if (known.has(kind)) report({ kind: 'again', ...finding });
+  else report({ kind: 'finding', ...finding, stored: fuzzer.minimise(index) });
+  known.add(kind);
+}
+report({ kind: 'done', ends: fuzzer.ends, instructions: fuzzer.instructions, exceptions: fuzzer.exceptions, slowest: fuzzer.slowest });
