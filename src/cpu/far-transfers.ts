@@ -11,7 +11,7 @@ import { Access } from './mmu.ts';
 import * as state from './state.ts';
 import { innerStack, innerStack64, nullStack, returnToTask, switchTask, taskDescriptor } from './task-switch.ts';
 import { Flag, generalProtection, raise, type Vcpu, Vector } from './vcpu.ts';
-import { ioPrivilege, setVirtualFlags, virtual8086Segment } from './virtual-8086.ts';
+import { ioPrivilege, setVirtualFlags, usefulFlags, virtual8086Segment } from './virtual-8086.ts';
 
 const CALL_GATE_16 = 4;
 const TASK_GATE = 5;
@@ -272,9 +272,7 @@ export function interruptReturn(vcpu: Vcpu, bits: number, nextIp: bigint): void 
   const stack = Stack.current(vcpu);
   const rip = stack.pop(bytes);
   const selector = Number(stack.pop(bytes) & 0xffffn);
-  let popped = stack.pop(bytes);
-  // RF is for the instruction returned to, and means something only where breakpoints do.
-  if (!(vcpu.get32(state.BREAKPOINTS) & state.CODE_BREAKPOINTS)) popped &= ~Flag.resume;
+  const popped = usefulFlags(vcpu, stack.pop(bytes));
   if (!protectedMode) {
     farJump(vcpu, selector, rip, rip);
     vcpu.set64(state.RSP, stack.pointer);
@@ -290,7 +288,7 @@ function returnToVirtual8086(vcpu: Vcpu, stack: Stack, rip: bigint, selector: nu
   const sp = stack.pop(4);
   const [ss, es, ds, fs, gs] = [0, 1, 2, 3, 4].map(() => Number(stack.pop(4) & 0xffffn));
   if (rip > 0xffffn) generalProtection();
-  vcpu.rflags = flags;
+  vcpu.rflags = usefulFlags(vcpu, flags);
   [es, selector, ss, ds, fs, gs].forEach((value, segment) => setSegment(vcpu, segment, value, virtual8086Segment(value)));
   setCpl(vcpu, 3);
   vcpu.set64(state.RSP, sp);
@@ -303,7 +301,7 @@ function returnInVirtual8086(vcpu: Vcpu, bytes: number): void {
   const stack = Stack.current(vcpu);
   const rip = stack.pop(bytes);
   const selector = Number(stack.pop(bytes) & 0xffffn);
-  const popped = stack.pop(bytes);
+  const popped = usefulFlags(vcpu, stack.pop(bytes));
   if (rip > 0xffffn) generalProtection();
   if (privileged) {
     const mask = writableFlags(vcpu, 3, bytes * 8);

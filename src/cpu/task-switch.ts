@@ -11,7 +11,7 @@ import {
 } from './segments.ts';
 import * as state from './state.ts';
 import { Cr0, Flag, generalProtection, raise, type Vcpu, Vector } from './vcpu.ts';
-import { virtual8086Segment } from './virtual-8086.ts';
+import { usefulFlags, virtual8086Segment } from './virtual-8086.ts';
 
 export type TaskSwitchCause = 'jump' | 'call' | 'return' | 'interrupt';
 
@@ -73,7 +73,7 @@ export function switchTask(vcpu: Vcpu, selector: number, d: Descriptor, cause: T
   vcpu.mmu.debugRegistersChanged(vcpu.base);
   vcpu.rip = ip;
   registers.forEach((value, number) => vcpu.setRegister(number, layout.bytes === 2 ? (vcpu.register(number) & 0xffff_0000n) | value : value));
-  vcpu.rflags = (nested ? flags | Flag.nested : flags) & 0x3f_7fd7n;
+  vcpu.rflags = usefulFlags(vcpu, nested ? flags | Flag.nested : flags) & 0x3f_7fd7n;
   loadSegments(vcpu, selectors, ldt);
   if (errorCode >= 0) {
     const stack = new Stack(vcpu, segmentAt(vcpu, SS), vcpu.get64(state.RSP), vcpu.cpl === 3 ? Access.user : 0, external);

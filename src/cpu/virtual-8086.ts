@@ -17,6 +17,9 @@ const REDIRECTION_BYTES = 32;
 /** The segment a selector names, as every segment of a virtual-8086 task is. */
 export const virtual8086Segment = (selector: number): Segment => ({ base: BigInt(selector) << 4n, limit: 0xffff, attributes: ATTRIBUTES });
 
+/** Flags as returns and tasks load them: RF is for the instruction returned to, and means something only where breakpoints do. */
+export const usefulFlags = (vcpu: Vcpu, flags: bigint): bigint => (vcpu.get32(state.BREAKPOINTS) & state.CODE_BREAKPOINTS ? flags : flags & ~Flag.resume);
+
 export const ioPrivilege = (flags: bigint): number => Number((flags & Flag.ioPrivilege) >> 12n);
 
 /** Whether IF stands for the virtual interrupt flag now: with VME in a virtual-8086 task, with PVI at CPL 3, below IOPL 3. */

@@ -314,7 +314,10 @@ export class Engine implements Mmu {
   private meet(vcpu: Vcpu, found: number): void {
     if (!found || this.stepping) return;
     this.debugUnits[vcpu.index].met |= found;
-    if (this.debugging) return;
+    if (!this.debugging) this.stepAgain(vcpu);
+  }
+
+  private stepAgain(vcpu: Vcpu): never {
     vcpu.set32(state.STEP_NEXT, 1);
     throw STEP_AGAIN;
   }
@@ -506,6 +509,8 @@ export class Engine implements Mmu {
 
   private mmio(base: number, bytes: number, write: boolean): void {
     const vcpu = this.vcpuAt(base);
+    // What a device is asked cannot be begun again: where a breakpoint may be met behind it, the instruction runs by itself.
+    if (vcpu.get32(state.BREAKPOINTS) & (state.DATA_BREAKPOINTS | state.PORT_BREAKPOINTS) && !this.debugging && !this.stepping) this.stepAgain(vcpu);
     const physical = vcpu.getNumber(state.PHYSICAL);
     const bounce = vcpu.base + state.BOUNCE;
     const { view } = this.memory;

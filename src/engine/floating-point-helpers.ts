@@ -134,7 +134,8 @@ export function floatingPointHelpers(engine: Engine): Helpers {
       const address = aligned(vcpu, 16n);
       checkWritable(vcpu, address, FXSAVE_BYTES);
       fx.fxsave(base, scratch, wide !== 0, xmmCount(vcpu));
-      write(vcpu, address, 0, FXSAVE_USED);
+      // What it does not save stays as it is, there and in the image, which is somebody else's.
+      write(vcpu, address, 0, XMM_AT + 16 * xmmCount(vcpu));
     },
     fxrstor: (base: number, wide: number): void => {
       const vcpu = at(base);

@@ -378,8 +378,8 @@ function returnWithin64BitCode(x: Semantics): void {
 instruction('IRET', sized('CF'), { ends: 'block', modal: true }, (x) => {
   if (x.longMode && x.operandBits === 64) returnWithin64BitCode(x);
   x.helper('iret', i32(x.operandBits));
-  // An event that waited for interrupts is the run loop's business.
-  x.f.if(x.state32(state.EVENT_PENDING), () => x.leaveAtRip());
+  // An event that waited for interrupts is the run loop's business, and so is one instruction without breakpoints.
+  x.f.if(x.state32(state.EVENT_PENDING).or(x.state32(state.RFLAGS).and(RF)), () => x.leaveAtRip());
   x.continueAtRip();
 });
 

@@ -58,7 +58,6 @@ export class StreamRunner {
   private inertWritten = false;
   private interrupt = -1;
   private taskPriority = 0;
-  private asked = 0;
   private runs = 0;
 
   constructor(mode: world.ModeName, execution: Execution = 'interpreter') {
@@ -130,6 +129,9 @@ export class StreamRunner {
     const slot = vcpu.get32(state.TLB_SLOT);
     memory.bytes.set(this.states[c.variant % this.states.length], vcpu.base);
     vcpu.set32(state.TLB_SLOT, slot);
+    // The TSC counts from here on.
+    memory.view.setBigInt64(L.CYCLES_SEEN, 0n, true);
+    vcpu.set64(state.TSC_OFFSET, -BigInt(this.engine.retired(vcpu)));
     const at = vcpu.base >> 2;
     words.set(c.registers, at + (state.GPR >> 2));
     memory.bytes.set(this.vectorStates[c.vectors], vcpu.base + state.XMM);
@@ -144,7 +146,6 @@ export class StreamRunner {
     this.interrupt = c.interrupt;
     vcpu.set32(state.EVENT_PENDING, c.interrupt >= 0 ? 1 : 0);
     this.taskPriority = 0;
-    this.asked = 0;
     this.accesses = 0;
     if (this.inertWritten) this.inertMsrs = new InertMsrs();
     this.inertWritten = false;
@@ -196,13 +197,17 @@ export class StreamRunner {
     const first = vcpu.get32(state.TLB_SLOT);
     for (let kind = 0; kind < L.CONTEXT_KINDS; kind++) {
       const start = (first + kind * L.CONTEXT_SIZE) >> 2;
+      const filled = (first + kind * L.CONTEXT_SIZE + L.CONTEXT_FILLED) >> 2;
       for (let i = start; i < start + L.TLB_ENTRIES * (L.TLB_ENTRY_SIZE / 4); i += L.TLB_ENTRY_SIZE / 4) {
+        const group = Math.floor((i - start) / (L.TLB_ENTRY_SIZE / 4) / L.TLB_GROUP);
+        if (((words[filled + (group >> 5)] >> (group & 31)) & 1) === 0 && (words[i] & words[i + 1] & words[i + 2] & words[i + 3]) !== -1) return 'a translation that a flush would overlook';
         for (const tag of [i, i + 2]) {
           if (words[tag] === -1) continue;
           if (kind === L.CHECKED_CONTEXT) return 'a translation where alignment is checked';
           const linear = (words[tag] + words[i + 4]) >>> 0;
           if (linear < memory.ramBase || linear + world.PAGE > memory.ramBase + world.RAM_BYTES) return `a translation leads outside of RAM, to ${hex(linear)}`;
           const lines = (this.layout.codeLines + ((linear - memory.ramBase) >> 12) * 8) >> 2;
+          if (tag === i + 2 && memory.bytes[this.layout.pageWriters + ((linear - memory.ramBase) >> 12)] === 0) return 'a page can be written on the fast path and nobody knows';
           if (tag === i + 2 && (words[lines] | words[lines + 1]) !== 0) return 'a page with code can be written on the fast path';
         }
       }
@@ -217,9 +222,9 @@ export class StreamRunner {
   }
 
   /** Where this runner's outcome differs from that of another of the same stream, in one line; undefined where it does not. */
-  difference(other: StreamRunner): string | undefined {
+  difference(other: StreamRunner, comparesAccesses = true): string | undefined {
     if (this.end !== other.end) return `${this.execution}: ${this.end}, ${other.execution}: ${other.end}`;
-    if (this.accesses !== other.accesses) return 'ports or MMIO were accessed otherwise';
+    if (comparesAccesses && this.accesses !== other.accesses) return 'ports or MMIO were accessed otherwise';
     const [a, b] = [this.vcpu, other.vcpu];
     if (a.rip !== b.rip) return `RIP ${a.rip.toString(16)}, ${b.rip.toString(16)}`;
     if (a.rflags !== b.rflags) return `RFLAGS ${a.rflags.toString(16)}, ${b.rflags.toString(16)}`;
@@ -236,11 +241,10 @@ export class StreamRunner {
 
   // --- The machine around it ----------------------------------------------------------------------
 
-  /** What a port or MMIO read gives: a number that depends on nothing but the accesses before it. */
+  /** What a port or MMIO read gives: a number that depends on nothing but the address. */
   private answer(what: number): number {
-    this.asked = (Math.imul(this.asked ^ what, 0x01000193) + 0x9e37) | 0;
-    this.accesses = this.asked;
-    return this.asked >>> 0;
+    this.accesses = (Math.imul(this.accesses ^ what, 0x01000193) + 0x9e37) | 0;
+    return Math.imul(what ^ (what >>> 13), 0x9e37_79b1) >>> 0;
   }
 
   private environment(): Environment {
@@ -252,7 +256,6 @@ export class StreamRunner {
     const parts = { vcpuCount: 2, apicId: 0, x2apic: true, tscDeadline: true, hypervisorPresent: true, hypervisorLeaf: () => undefined };
     return {
       model,
-      readTsc: (vcpu) => BigInt(this.engine.retired(vcpu) & 0),
       portRead: (_vcpu, port, bytes) => this.answer(port) >>> (32 - 8 * bytes),
       portWrite: (_vcpu, port, _bytes, value) => void this.answer(port ^ value),
       mmioRead: (_vcpu, physical, bytes) => this.answer(physical | 0) >>> (32 - 8 * bytes),
@@ -291,7 +294,7 @@ export class StreamRunner {
 /** What a program could see of a vCPU: from, to, name. */
 const COMPARED: readonly [number, number, string][] = [
   [state.GPR, state.GPR + 128, 'GPR'], [state.XMM, state.MXCSR + 4, 'XMM'], [state.FPR, state.FDS + 4, 'x87'], [state.CPL, state.CPL + 4, 'CPL'],
-  [state.GDTR_BASE, state.GDTR_LIMIT + 4, 'GDTR'], [state.IDTR_BASE, state.IDTR_LIMIT + 4, 'IDTR'], [state.CR0, state.BOUNCE, 'CR'],
+  [state.GDTR_BASE, state.GDTR_LIMIT + 4, 'GDTR'], [state.IDTR_BASE, state.IDTR_LIMIT + 4, 'IDTR'], [state.CR0, state.TSC_OFFSET, 'CR'], [state.XCR0, state.BOUNCE, 'XCR0'],
   ...Array.from({ length: 8 }, (_, i): [number, number, string] => [state.SEGMENT + i * state.SEGMENT_SIZE, state.SEGMENT + i * state.SEGMENT_SIZE + state.SEGMENT_ACCESS, `segment ${i}`]),
 ]; // biome-ignore format: a table
 

@@ -57,7 +57,7 @@ export class StreamFuzzer {
       this.other ??= new StreamRunner(this.mode, this.execution);
       const otherWrong = this.other.run(stream, 4 * this.runner.retired + 1000);
       // Steps count each iteration of a repeated instruction.
-      return otherWrong ?? (this.other.end === 'budget' && this.execution === 'steps' ? undefined : this.runner.difference(this.other));
+      return otherWrong ?? (this.other.end === 'budget' && this.execution === 'steps' ? undefined : this.runner.difference(this.other, this.execution !== 'steps' || !hasRepetition(stream)));
     } catch (error) {
       // Whatever it left behind is none of the next one's.
       this.runner = new StreamRunner(this.mode);
@@ -68,10 +68,10 @@ export class StreamFuzzer {
 
   /**
    * What steps see sooner than blocks, and a processor may see when it likes: changed page tables behind the TLB's back, and a repeated
-   * instruction that overwrites itself.
+   * instruction that overwrites itself. Time goes by for each iteration of one, too, and it looks at a page before the device it copies from.
    */
   private mayDiffer(stream: StreamCase): boolean {
-    return this.execution === 'steps' && (this.runner.pageTablesChanged(stream) || (this.runner.codeChanged && hasRepeatedStore(stream)));
+    return this.execution === 'steps' && (this.runner.pageTablesChanged(stream) || ((this.runner.codeChanged || readsTime(stream)) && hasRepetition(stream)));
   }
 
   private timed(stream: StreamCase): number {
@@ -107,12 +107,20 @@ export class StreamFuzzer {
   }
 }
 
-/** REP or REPNE in front of MOVS, STOS or INS, give or take other prefixes. */
-function hasRepeatedStore({ code, codeLength }: StreamCase): boolean {
+const STRINGS = new Set([0xa4, 0xa5, 0xa6, 0xa7, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf, 0x6c, 0x6d, 0x6e, 0x6f]);
+
+/** REP or REPNE in front of a string instruction, give or take other prefixes. */
+function hasRepetition({ code, codeLength }: StreamCase): boolean {
   for (let i = 0; i < codeLength; i++) {
     if (code[i] !== 0xf2 && code[i] !== 0xf3) continue;
-    for (let j = i + 1; j < i + 15; j++) if ([0xa4, 0xa5, 0xaa, 0xab, 0x6c, 0x6d].includes(code[j])) return true;
+    for (let j = i + 1; j < i + 15; j++) if (STRINGS.has(code[j])) return true;
   }
+  return false;
+}
+
+/** RDTSC or RDTSCP. */
+function readsTime({ code, codeLength }: StreamCase): boolean {
+  for (let i = 0; i < codeLength - 2; i++) if (code[i] === 0x0f && (code[i + 1] === 0x31 || (code[i + 1] === 0x01 && code[i + 2] === 0xf9))) return true;
   return false;
 }
 
