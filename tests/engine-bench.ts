@@ -269,6 +269,12 @@ export class EngineBench {
     vcpu.activity = Activity.running;
   }
 
+  /** The code segment becomes that of 32-bit user code, and the data segment a flat one. */
+  enterCompatibilityMode(vcpu = this.vcpu): void {
+    setSegment(vcpu, 1, Selector.userCode32, { base: 0n, limit: 0xffff_ffff, attributes: 0x00c0_9b00 | DPL3 });
+    setSegment(vcpu, 3, Selector.userData, { base: 0n, limit: 0xffff_ffff, attributes: DATA | DPL3 });
+  }
+
   /** Runs until something halts the vCPU: a handler, or HLT of the test's. A vCPU that an earlier `run` left halted goes on. */
   run(budget = 100_000, vcpu = this.vcpu): Stop {
     if (vcpu.activity === Activity.halted) vcpu.activity = Activity.running;
