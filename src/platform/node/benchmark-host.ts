@@ -45,17 +45,19 @@ export const benchmarkHost: BenchmarkHost = {
 };
 
 export type BenchmarkBits = 64 | 32;
+/** Programs of bench/workloads: the reference workloads, and working sets of code. */
+export type BenchmarkProgram = 'bench' | 'code';
 
 /** Builds the program by gcc, once for each source and compiler, and returns its path. Throws a UserError where that fails. */
-async function buildBenchmark(bits: BenchmarkBits, onProgress: (line: string) => void): Promise<string> {
+async function buildBenchmark(name: BenchmarkProgram, bits: BenchmarkBits, onProgress: (line: string) => void): Promise<string> {
   const run = promisify(execFile);
-  const source = join(WORKLOADS_FOLDER, 'bench.c');
+  const source = join(WORKLOADS_FOLDER, `${name}.c`);
   const flags = [`-m${bits}`, '-static', '-O2'];
   const { stdout: version } = await run('gcc', ['-dumpfullversion']).catch((error: unknown) => {
     throw new UserError('there is no gcc here to build the benchmark with: apt-get install gcc libc6-dev', { cause: error });
   });
   const key = createHash('sha256').update(`${version}${flags.join()}`).update(readFileSync(source)).digest('hex').slice(0, 12);
-  const program = join(BUILD_FOLDER, `bench${bits}-${key}`);
+  const program = join(BUILD_FOLDER, `${name}${bits}-${key}`);
   if (existsSync(program)) return program;
   onProgress(`building ${program}`);
   mkdirSync(BUILD_FOLDER, { recursive: true });
@@ -78,9 +80,13 @@ export interface BenchmarkGuest {
 }
 
 /** Fetches and builds what platforms boot, where it is not in the cache. Throws a UserError where that fails. */
-export async function benchmarkGuest(bits: BenchmarkBits, onProgress: (line: string) => void): Promise<BenchmarkGuest> {
+export async function benchmarkGuest(
+  bits: BenchmarkBits,
+  onProgress: (line: string) => void,
+  name: BenchmarkProgram = 'bench',
+): Promise<BenchmarkGuest> {
   const files = await debianGuestFiles({ onProgress, kernel: bits === 64 ? 'cloud-amd64' : '686' });
-  const program = await buildBenchmark(bits, onProgress);
+  const program = await buildBenchmark(name, bits, onProgress);
   // Natively it is run, too.
   chmodSync(files.busybox, 0o755);
   const script = (name: string): string => readFileSync(join(WORKLOADS_FOLDER, name), 'utf8');

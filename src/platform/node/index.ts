@@ -6,6 +6,7 @@ export { type GuestArchitecture, type DebianPackagesOptions, DEFAULT_CACHE_FOLDE
 export {
   type BenchmarkBits,
   type BenchmarkGuest,
+  type BenchmarkProgram,
   benchmarkGuest,
   benchmarkHost,
   hostVersions,
