@@ -27,7 +27,7 @@ const { values: options } = parseArgs({
     vcpus: { type: 'string', default: '1,2,4,8,16,24' },
     code: { type: 'string', default: '1,2,4,8,16,32,64' },
     jit: { type: 'string', default: 'on' },
-    memory: { type: 'string', default: '512' },
+    memory: { type: 'string', default: '2048' },
     out: { type: 'string', default: join('bench', 'results') },
     child: { type: 'string' },
   },
@@ -92,7 +92,7 @@ async function measure(): Promise<void> {
 
   const byCode: { mebibytes: number; result: JobResult }[] = [];
   for (const size of numbers(options.code)) {
-    byCode.push({ mebibytes: size, result: await job({ program: 'code', names: [`code${size}`], vcpus: 1, repetitions: 3 }) });
+    byCode.push({ mebibytes: size, result: await job({ program: 'code', names: [`code${size}`], vcpus: 1, repetitions: 2 }) });
   }
   const codeRows = byCode.map(({ mebibytes: size, result: { guest, peakBytes } }) => {
     const runs = guest.runs[`code${size}`];
@@ -123,7 +123,7 @@ ${vcpuRows.join('\n')}
 ## Working sets of code
 
 \`bench/workloads/code.c\`: functions of 64 bytes are made, then called 4,194,304 times in all, each as far from the last as can be. CPU
-milliseconds, of three repetitions, each of which makes its code anew; nanoseconds of CPU time for an instruction of the best.
+milliseconds, of two repetitions, each of which makes its code anew; nanoseconds of CPU time for an instruction of the best.
 
 | MiB of code | first | best | main thread | ns an instruction | M instructions | peak MiB |
 |--:|--:|--:|--:|--:|--:|--:|

@@ -121,12 +121,26 @@ export interface Layout {
   arenaBytes: number;
 }
 
+/**
+ * Memory for decoded code: half of what RAM has, since decoded code takes some 12 times its bytes and what does not fit at once is decoded
+ * over and over. Memory that no code was decoded to is not touched. What linear memory can address is shared with RAM.
+ */
+const LEAST_OPERATION_BYTES = 96 << 20;
+const MOST_OPERATION_BYTES = 1024 << 20;
+const ADDRESSABLE_BYTES = 2 ** 32 - (1 << 20);
+
+function operationBytesFor(ramBytes: number, otherBytes: number): number {
+  const wanted = Math.min(MOST_OPERATION_BYTES, Math.max(LEAST_OPERATION_BYTES, ramBytes / 2));
+  return Math.min(wanted, Math.floor((ADDRESSABLE_BYTES - ramBytes - otherBytes) / OP_SIZE) * OP_SIZE);
+}
+
 /** The arena for `vcpuCount` vCPUs and `ramBytes` of RAM. */
-export function layOut(vcpuCount: number, ramBytes: number, operationBytes = 96 << 20): Layout {
+export function layOut(vcpuCount: number, ramBytes: number, wantedOperationBytes?: number): Layout {
   const codeLines = Math.ceil((ARENA_START + vcpuCount * VCPU_BYTES) / 4096) * 4096;
   const pageWriters = codeLines + (ramBytes / 4096) * 8;
   const blockTable = pageWriters + Math.ceil(ramBytes / 4096 / 32) * 32;
   const operations = blockTable + BLOCK_ENTRIES * BLOCK_ENTRY_SIZE;
+  const operationBytes = wantedOperationBytes ?? operationBytesFor(ramBytes, operations);
   return { vcpuCount, vcpuBytes: VCPU_BYTES, codeLines, pageWriters, blockTable, operations, operationBytes, arenaBytes: operations + operationBytes };
 }
 
