@@ -27,6 +27,7 @@ export {
   TSC_HZ,
 } from './machine/machine.ts';
 export type { OutputListener, SerialConsole } from './machine/serial-console.ts';
+export { PLATFORM_NAMES, type PlatformName } from './machine/platforms/all.ts';
 export { UserError } from './machine/user-error.ts';
 export { MAX_RAM_BYTES } from './memory/guest-memory.ts';
 export { VERSION } from './version.ts';
@@ -91,6 +92,8 @@ export {
   type ListedMethod,
   METHODS,
   objdump,
+  type Workload,
+  WORKLOADS,
 } from './guest/index.ts';
 export { buildInitramfs, busyboxApplets, type FileContent, type InitramfsOptions } from './guest-files/initramfs.ts';
 export {
@@ -140,6 +143,9 @@ export {
   type Moment,
   metricNamed,
 } from './experiment/measurement.ts';
+export { cpuLimit, type CpuLimit, platformOf } from './experiment/driver-platform.ts';
+export { formatDriverRun } from './experiment/driver-report.ts';
+export { type DriverRun, type DriverRunOptions, type InterruptTally, runDriver } from './experiment/driver-run.ts';
 export { formatSummary } from './experiment/report.ts';
 export {
   type ExperimentEvent,

@@ -94,6 +94,20 @@ describe('bad input', () => {
       /"arm64" is not one of amd64, i386/,
     ],
     ['two things to run', () => ['initramfs', '--run', 'a', '--init', 'b', '--output', path('i')], /--init and --run exclude/],
+    ['an unknown platform', () => ['boot', '--platform', 'mac'], /--platform: "mac" is not one of pc, numachip, uv, numaq/],
+    [
+      'more vCPUs than the platform has',
+      () => ['compare', '--platform', 'visws', '--smp', '5'],
+      /a visws has 1 to 4 vCPUs, not 5 \(four sockets/,
+    ],
+    ['a platform without xAPIC', () => ['compare', '--platform', 'uv', '--strategy', 'xapic'], /a uv has no xAPIC mode/],
+    ['more vCPUs than the driver addresses', () => ['tiny', '--driver', 'flat', '--smp', '9'], /flat has up to 8 vCPUs, not 9/],
+    [
+      'a workload of IPIs without an APIC',
+      () => ['tiny', '--driver', 'noop', '--workload', 'timer,messages'],
+      /the driver noop can run timer, edge, level, not messages/,
+    ],
+    ['bits beside a driver', () => ['tiny', '--driver', 'flat', '--bits', '32'], /--bits: the driver flat says it/],
     ['an unknown option', () => ['boot', '--smb', '2'], /unknown option '--smb' \(Did you mean --smp\?\)/],
     ['an unknown command', () => ['bot'], /unknown command 'bot' \(Did you mean boot\?\)/],
     ['an argument too many', () => ['boot', 'bzImage'], /too many arguments/],
@@ -118,6 +132,31 @@ describe('compare', () => {
     expect(machine).toMatchObject({ kernel: 'tiny guest', vcpus: 2 });
     expect(runs).toHaveLength(2);
     expect(summary.means['pv-eoi']['eois.elided']).toBeGreaterThan(0);
+  });
+});
+
+describe('tiny', () => {
+  it('runs a driver on the machine it is for, and compares what guest and host counted', async () => {
+    const args = ['tiny', '--driver', 'numaq', '--smp', '5', '--rounds', '5', '--json', path('run.json')];
+    expect(await runCommandLine(args), stderr).toBe(0);
+    expect(stdout).toMatch(/^NUMAQ driver, 32-bit, 5 vCPUs on IBM NUMA-Q, xAPIC mode, PV EOI enabled\n/);
+    expect(stdout).toMatch(/^The guest handled [\d,]+ interrupts and NMIs, as many as were delivered/m);
+    const { tally, agrees, platform, counters } = JSON.parse(readFileSync(path('run.json'), 'utf8'));
+    expect({ agrees, platform }).toEqual({ agrees: true, platform: 'numaq' });
+    expect(tally).toContainEqual({ cpu: 4, vector: 0xec, delivered: 5, handled: 5 });
+    expect(counters.vcpus).toHaveLength(5);
+  });
+
+  it('lets the kernel find its driver where none is named', async () => {
+    expect(await runCommandLine(['tiny', '--platform', 'uv', '--smp', '9', '--rounds', '2', '--workload', 'ping-pong'])).toBe(0);
+    expect(stdout).toMatch(/^UV large system driver, 64-bit, 9 vCPUs on SGI UV large system, x2APIC mode/);
+  });
+
+  it('says where a driver fails on a machine that it is not for, with the status of a guest that hangs', async () => {
+    expect(await runCommandLine(['tiny', '--driver', 'flat', '--platform', 'numaq'])).toBe(6);
+    expect(stderr).toBe(
+      'exitless: the kernel did not get to its end on this numaq: the guest powered off; it said last: @@ not responding: CPU 1\n',
+    );
   });
 });
 

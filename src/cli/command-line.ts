@@ -7,6 +7,7 @@ import { bootCommand } from './boot-command.ts';
 import { compareCommand } from './compare-command.ts';
 import { initramfsCommand } from './initramfs-command.ts';
 import { objdumpCommand } from './objdump-command.ts';
+import { tinyCommand } from './tiny-command.ts';
 import { traceCommand } from './trace-command.ts';
 
 const USER_ERROR_STATUS = 2;
@@ -19,6 +20,7 @@ Examples:
   exitless trace -o trace.txt   every exit and interrupt of a run, as ftrace prints them
   exitless initramfs --package stress-ng --output stress.cpio
   exitless objdump --driver flat --state callback,pv-eoi
+  exitless tiny --driver numaq  an APIC driver on the machine it was for
   exitless bench --set all      how fast guests run`;
 
 /** `onStatus` is told by a command how it ended. */
@@ -33,6 +35,7 @@ function createProgram(onStatus: (status: number) => void): Command {
   compareCommand(program);
   traceCommand(program, onStatus);
   objdumpCommand(program);
+  tinyCommand(program, onStatus);
   benchCommand(program);
   initramfsCommand(program);
   for (const command of [program, ...program.commands]) {

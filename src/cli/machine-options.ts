@@ -16,6 +16,8 @@ import {
   type KvmFeatureSet,
   type MachineOptions,
   MAX_TINY_VCPUS,
+  PLATFORM_NAMES,
+  type PlatformName,
   SHELL_INIT,
   TINY_WORKLOADS,
   tinyGuestKernel,
@@ -39,6 +41,7 @@ export interface SharedOptions {
   cost: CostProfile;
   seed: number;
   jit: 'on' | 'off';
+  platform?: PlatformName;
   cpu: CpuModel;
   load: number;
 }
@@ -76,6 +79,12 @@ export const jitOption = (): Option =>
   new Option('--jit <how>', 'on or off: compile hot code, which changes nothing but the time it takes')
     .argParser(choice('--jit', ['on', 'off']))
     .default('on', 'on');
+
+export const platformOption = (otherwise: string): Option =>
+  new Option(
+    '--platform <name>',
+    `which machine, as docs/interrupts.md has them: ${PLATFORM_NAMES.join(', ')} (default: ${otherwise})`,
+  ).argParser(choice('--platform', PLATFORM_NAMES));
 
 export function addSharedOptions(command: Command, { smp, boot, append, guest, workloadGuest }: SharedDefaults): Command {
   const init = guest === 'shell' ? 'a shell' : 'the workload';
@@ -115,6 +124,7 @@ export function addSharedOptions(command: Command, { smp, boot, append, guest, w
         .default(DEFAULT_COST_PROFILE, DEFAULT_COST_PROFILE.name),
     )
     .addOption(new Option('--seed <n>', 'seed of the run: the same seed gives the same run').argParser(seedValue).default(1))
+    .addOption(platformOption('pc'))
     .addOption(jitOption());
   if (workloadGuest) {
     command.addOption(
@@ -179,6 +189,7 @@ export async function loadGuest(
     cost: options.cost,
     cpu: options.cpu,
     jit: options.jit === 'on',
+    platform: options.platform,
   };
   if (isTiny(options, defaults)) {
     return {

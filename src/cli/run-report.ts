@@ -11,13 +11,14 @@ export function environment() {
 
 /** Everything the result depends on. */
 export function describeMachine(guest: LoadedGuest, { kvm, seed }: Pick<SharedOptions, 'kvm' | 'seed'>) {
-  const { vcpus, memoryBytes, append, boot, cost, jit } = guest.machine;
+  const { vcpus, memoryBytes, append, boot, cost, jit, platform = 'pc' } = guest.machine;
   return {
     ...guest.description,
     append,
     vcpus,
     memoryBytes,
     boot,
+    platform,
     jit,
     kvm: kvm.present ? [...kvm.features] : 'off',
     cost,

@@ -10,4 +10,4 @@ export { exitProgram } from './exit-program.ts';
 export { compareObjdumps, type ListedMethod, listing, objdump } from './listing.ts';
 export { buildKernel, type KernelOptions, type PlatformFacts, type TinyKernel } from './kernel/kernel.ts';
 export { type KernelReport, parseKernelReport } from './kernel/kernel-report.ts';
-export { type Workload, WORKLOADS } from './kernel/workloads.ts';
+export { type Workload, WORKLOADS, workloadsOf } from './kernel/workloads.ts';

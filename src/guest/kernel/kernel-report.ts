@@ -22,6 +22,9 @@ export interface KernelReport {
   complete: boolean;
 }
 
+/** The last line of a kernel that got to its end. */
+export const KERNEL_END = '@@ end\n';
+
 /** Reads a run's serial output. Throws where a line is not the kernel's. */
 export function parseKernelReport(output: string): KernelReport {
   const report: KernelReport = {

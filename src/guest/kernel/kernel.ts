@@ -316,7 +316,7 @@ export function buildKernel(options: KernelOptions = {}): TinyKernel {
   const functions: GuestFunctions = {
     ...consoleFunctions,
     ...firmwareFunctions({ driver, mostCpus: Math.min(MAX_CPUS[bits], wanted?.cpus?.most ?? MAX_CPUS[bits]) }),
-    ...processorFunctions(tscHz),
+    ...processorFunctions(tscHz, texts),
     ...interruptFunctions(state, texts),
     ...serialFunctions(wiring, acknowledgeSymbol(state)),
     ...workloadFunctions({ counts: workloads, state, longestPause, hasApic: driver !== 'noop' }, texts),

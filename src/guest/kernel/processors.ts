@@ -35,6 +35,7 @@ import {
   SVR_ENABLE,
 } from '../../interrupts/apic-registers.ts';
 import { DeliveryMode } from '../../interrupts/message.ts';
+import { printLine, type Texts } from './console.ts';
 import { LARGE_PAGE, LARGE_PAGE_SHIFT, PAGE_ENTRIES, PRESENT_WRITABLE } from './boot.ts';
 import { PER_CPU_BYTES, PER_CPU_SHIFT, PerCpu, Selector, TRAMPOLINE, Vector } from './layout.ts';
 
@@ -52,8 +53,11 @@ export function perCpuArea(a: Assembler, whole: GeneralRegister, low: GeneralReg
   a.add(whole, address('per_cpu_areas'));
 }
 
+/** How often a processor that was woken is looked for before it is given up: some tens of milliseconds. */
+const WAKE_PATIENCE = 10_000_000;
+
 /** `tscHz` is what delays are measured by. */
-export const processorFunctions = (tscHz: number): GuestFunctions => ({
+export const processorFunctions = (tscHz: number, texts: Texts): GuestFunctions => ({
   /** (microseconds) */
   udelay(a, abi) {
     a.imul(ecx, abi.arguments32[0], Math.max(1, Math.round(tscHz / 1e6)));
@@ -152,11 +156,12 @@ export const processorFunctions = (tscHz: number): GuestFunctions => ({
     a.ret();
   },
 
-  /** Starts the others, one after the other, each when the one before is online. */
+  /** Starts the others, one after the other, each when the one before is online. One that does not come is the end. */
   start_processors(a, abi) {
-    const [cpu] = abi.saved;
-    const [cpu32] = abi.saved32;
+    const [cpu, patience] = abi.saved;
+    const [cpu32, patience32] = abi.saved32;
     a.push(cpu);
+    a.push(patience);
     a.mov(cpu32, 1);
     a.label('.cpu');
     a.cmp(cpu32, dword('nr_cpu_ids'));
@@ -176,12 +181,20 @@ export const processorFunctions = (tscHz: number): GuestFunctions => ({
     a.label('.own');
     a.call(pointer);
     a.label('.wait');
-    a.pause();
+    a.mov(patience32, WAKE_PATIENCE);
+    a.label('.look');
     a.bt(abi.pointer('cpu_online_mask'), cpu);
-    a.jnc('.wait');
+    a.jc('.online');
+    a.pause();
+    a.dec(patience32);
+    a.jnz('.look');
+    printLine(a, abi, texts, ['@@ not responding: CPU ', cpu32]);
+    a.call('power_off');
+    a.label('.online');
     a.inc(cpu32);
     a.jmp('.cpu');
     a.label('.done');
+    a.pop(patience);
     a.pop(cpu);
     a.ret();
   },

@@ -39,6 +39,7 @@ export const numaq: Platform = {
   },
   boards: { boardOf: quadOf, crosses: ({ destinationMode }) => destinationMode === 'logical' },
   physicalIdBits: 4,
+  startsByNmi: true,
   hasNoX2apic: true,
   attach({ apics, park }) {
     for (const [index, apic] of apics.entries()) {

@@ -42,6 +42,8 @@ export interface Platform {
   readonly boards?: Boards;
   /** See `LocalApicOptions`. */
   readonly physicalIdBits?: 4;
+  /** Application processors are started by an NMI. */
+  readonly startsByNmi?: boolean;
   /** Firmware hands processors over in x2APIC mode. */
   readonly startsInX2apicMode?: boolean;
   /** Processors older than x2APIC. */
