@@ -171,7 +171,7 @@ export class Machine {
     this.router = new InterruptRouter({ extendedDestinationId, boards: platform.boards });
     const ioApic = new IoApic({ id: 0, send: (message) => this.router.deliver(message), extendedDestinationId });
     this.router.addIoApic(ioApic);
-    this.serial = new SerialConsole((bytes) => this.devices.uart.receive(bytes));
+    this.serial = new SerialConsole((bytes) => this.receive(bytes));
     this.devices = new PcDevices({
       memory: this.memory,
       clock,
@@ -318,7 +318,14 @@ export class Machine {
 
   /** Runs until the budget is used up, the run ends, or (with `realtime`) everything sleeps. Ended runs stay ended. */
   run(budget: RunBudget = {}): RunResult {
-    const result = this.advance(budget);
+    this.catchUp();
+    this.running = true;
+    let result: RunResult;
+    try {
+      result = this.advance(budget);
+    } finally {
+      this.running = false;
+    }
     this.serial.flush();
     this.debugConsole.flush();
     return result;
@@ -349,6 +356,23 @@ export class Machine {
       this.end('emulation-failure', `${error.message}\n${this.stateReport()}`);
     }
     return this.ended as RunResult;
+  }
+
+  /** In `advance`. */
+  private running = false;
+  /** Serial input that came since the last run. */
+  private readonly input: Uint8Array[] = [];
+
+  /** Input that comes between runs waits for the next one: the guest's clocks are not there yet. */
+  private receive(bytes: Uint8Array): void {
+    if (this.running) this.devices.uart.receive(bytes);
+    else this.input.push(bytes.slice());
+  }
+
+  /** What happened since the last run: with `realtime`, a guest that sleeps has slept on. Then its input is there. */
+  private catchUp(): void {
+    if (this.realtime && this.lagging() < 0) this.idleNow = Math.max(this.idleNow, Math.min(this.allowedUntil, this.queue.deadline));
+    for (const bytes of this.input.splice(0)) this.devices.uart.receive(bytes);
   }
 
   /** With `realtime`: guest time up to which sleeping may be skipped; the caller moves it along with the host's clock. */
