@@ -5,7 +5,7 @@
 
 import type { CpuModel } from '../cpu/cpu-model.ts';
 import * as state from '../cpu/state.ts';
-import { type CodeBits, type CodeMode, type Decoded, Decoder, NO_BASE, RIP_BASE } from '../isa/decoder.ts';
+import { type CodeBits, type CodeMode, type Decoded, Decoder, type Form, NO_BASE, RIP_BASE } from '../isa/decoder.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { Interpreter } from './interpreter.ts';
 import { type RmKind, sizeBits } from './interpreter-semantics.ts';
@@ -48,6 +48,7 @@ export class BlockCache {
   private readonly pages = new Map<number, Block[]>();
   private readonly byOperation = new Map<number, Block>();
   private readonly crossing = new Uint8Array(32);
+  private readonly plans: Plan[] = [];
   private next: number;
   /** Called when a page gets its first code: writable TLB entries for it have to go. */
   onCodePage: (linear: number) => void = () => {};
@@ -220,23 +221,29 @@ export class BlockCache {
 
   private valid(d: Decoded): boolean {
     // Segment registers 6 and 7 do not exist, and CS (1) is not loaded by MOV.
-    const segment = d.form.encoding.operands.findIndex((o) => o.code === 'S');
+    const { segment } = this.planOf(d.form);
     return segment < 0 || ((d.reg & 7) < 6 && !((d.reg & 7) === 1 && d.form.instruction.access?.[segment] === 'w'));
+  }
+
+  private planOf(form: Form): Plan {
+    this.plans[form.id] ??= makePlan(form);
+    return this.plans[form.id];
   }
 
   /** Writes the operations of one instruction at `op`; returns where the next go. */
   private operations(at: number, d: Decoded, ip: number, mode: CodeMode): number {
     let op = at;
     const { instruction, encoding, rmPosition } = d.form;
+    const plan = this.planOf(d.form);
     const nextIp = ip + d.length;
     const memory = encoding.hasModrm && d.mod !== 3;
-    const absolute = encoding.operands.some((o) => o.code === 'O');
+    const absolute = plan.absolute >= 0;
     const long = mode === state.CODE_64;
     // CS, FS and GS are never flat: CS cannot be written, FS and GS have bases.
     const flat = mode === state.CODE_32_FLAT && (d.segment === 0 || d.segment === 2 || d.segment === 3);
     const handlerMode = mode === state.CODE_32_FLAT && !flat && !memory ? state.CODE_32 : mode;
     const displaced = memory && instruction.displaced === true;
-    const noSegment = displaced || (memory && encoding.operands[rmPosition]?.code === 'M' && encoding.operands[rmPosition].size === '' && instruction.mnemonic === 'LEA');
+    const noSegment = displaced || (memory && plan.isAddress);
     const segmentSlot = flat ? state.ZERO : !long ? state.SEGMENT + d.segment * state.SEGMENT_SIZE : d.segment >= 4 ? state.SEGMENT + d.segment * state.SEGMENT_SIZE : state.ZERO;
     let rm: RmKind = 'register';
     let addressed = false;
@@ -267,7 +274,7 @@ export class BlockCache {
       this.set(op, L.OP_DISPLACEMENT, absolute ? d.immediate : displacement);
       this.set(op, L.OP_IMMEDIATE, name === 'address-absolute' ? d.immediate : mask);
       this.set(op, L.OP_IMMEDIATE + 4, name === 'address-absolute' ? d.immediateHigh : 0);
-      const position = memory ? rmPosition : encoding.operands.findIndex((o) => o.code === 'O');
+      const position = memory ? rmPosition : plan.absolute;
       const { size } = encoding.operands[position];
       this.set(op, L.OP_REGISTER, size === '' ? 1 : size === 'p' ? d.operandBits / 8 + 2 : sizeBits(size, d.operandBits) / 8);
       this.set(op, L.OP_REGISTER + 4, 'wm'.includes(instruction.access?.[position] ?? 'r') ? 1 : 0);
@@ -289,8 +296,8 @@ export class BlockCache {
     }
     let extra = 0;
     if (memory ? d.segment === 2 : instruction.modal === true && instruction.addressed !== true) extra |= L.STACK_OPERAND;
-    if (memory && STACK_USERS.has(instruction.mnemonic)) extra |= L.STACK_TOO;
-    if (encoding.map === 0 && (encoding.opcode & 0xf8) === 0xd8) {
+    if (memory && plan.usesStack) extra |= L.STACK_TOO;
+    if (plan.isX87) {
       extra |= ((encoding.opcode & 7) << 8) | (d.mod << 6) | ((d.reg & 7) << 3) | (encoding.modrmCount === 8 ? d.opcodeRegister : d.rm & 7);
     }
     this.set16(op, L.OP_EXTRA, extra);
@@ -299,13 +306,15 @@ export class BlockCache {
       this.set(op, L.OP_IMMEDIATE + 4, d.addressBits === 64 ? -1 : 0);
     }
     let immediates = 0;
-    encoding.operands.forEach(({ code, size }, i) => {
+    const { places } = plan;
+    const bits = plan.bits[d.operandBits >> 5];
+    for (let i = 0; i < places.length; i++) {
       const field = L.OP_REGISTER + 4 * i;
-      const bits = sizeBits(size, d.operandBits);
       if (i === rmPosition) {
-        if (!memory) this.set(op, field, CR_OR_DR.has(code) ? d.rm : registerSlot(code, d.rm, bits, d.rex));
-        return;
+        if (!memory) this.set(op, field, registerSlot(places[i], d.rm, bits[i], d.rex));
+        continue;
       }
+      const { code, size } = encoding.operands[i];
       switch (code) {
         case 'I': case 'sI':
           if (immediates++) this.set(op, field, d.immediate2);
@@ -314,36 +323,46 @@ export class BlockCache {
             this.set(op, L.OP_IMMEDIATE + 4, size === 'p' ? 0 : d.immediateHigh);
             if (size === 'p') this.set(op, L.OP_REGISTER + 12, d.immediate2);
           }
-          return;
+          break;
         case 'J': {
           const target = nextIp + d.immediate;
           this.set(op, L.OP_IMMEDIATE, target);
           this.set(op, L.OP_IMMEDIATE + 4, target >> 31);
           this.set(op, L.OP_LINK, target >= 0 && target < PAGE && d.operandBits !== 16 ? L.LINK_UNKNOWN : L.LINK_OTHER_PAGE);
-          return;
+          break;
         }
         case 'G': case 'V': case 'P':
-          return this.set(op, field, registerSlot(code, d.reg, bits, d.rex));
+          this.set(op, field, registerSlot(places[i], d.reg, bits[i], d.rex));
+          break;
         case 'B':
-          return this.set(op, field, registerSlot(code, d.vvvv, bits, d.rex));
+          this.set(op, field, registerSlot(places[i], d.vvvv, bits[i], d.rex));
+          break;
         case 'Z':
-          return this.set(op, field, registerSlot(code, d.opcodeRegister, bits, d.rex));
+          this.set(op, field, registerSlot(places[i], d.opcodeRegister, bits[i], d.rex));
+          break;
         case 'S':
-          return this.set(op, field, d.reg & 7);
+          this.set(op, field, d.reg & 7);
+          break;
         case 'C': case 'D':
-          return this.set(op, field, d.reg);
+          this.set(op, field, d.reg);
+          break;
         case 'i':
-          return this.set(op, field, d.opcodeRegister & 7);
+          this.set(op, field, d.opcodeRegister & 7);
+          break;
         case 'AX': case 'eAX':
-          return this.set(op, field, state.RAX);
+          this.set(op, field, state.RAX);
+          break;
         case 'DX': case 'eDX':
-          return this.set(op, field, state.RDX);
+          this.set(op, field, state.RDX);
+          break;
         case 'AH':
-          return this.set(op, field, state.RAX + 1);
+          this.set(op, field, state.RAX + 1);
+          break;
         case 'XMM0':
-          return this.set(op, field, state.XMM);
+          this.set(op, field, state.XMM);
+          break;
       }
-    });
+    }
     if (instruction.ends === 'block') this.set(op, L.OP_LINK_NEXT, nextIp < PAGE ? L.LINK_UNKNOWN : L.LINK_OTHER_PAGE);
     return op + L.OP_SIZE;
   }
@@ -428,7 +447,10 @@ export class BlockCache {
   }
 
   private clear(op: number): void {
-    this.words.fill(0, op >> 2, (op + L.OP_SIZE) >> 2);
+    // Faster than `fill` for so few.
+    const { words } = this;
+    const end = (op + L.OP_SIZE) >> 2;
+    for (let i = op >> 2; i < end; i++) words[i] = 0;
   }
 
   private setHandler(op: number, handler: number): void {
@@ -448,10 +470,44 @@ export class BlockCache {
   }
 }
 
-/** Byte offset in the vCPU's state of register `number` as an operand with this code. */
-function registerSlot(code: string, number: number, bits: number, rex: number): number {
-  if ('VWU'.includes(code)) return state.XMM + 16 * number;
-  if ('PQN'.includes(code)) return state.FPR + 16 * (number & 7);
+/** What decoding wants to know of a form, found out once. */
+interface Plan {
+  /** Positions of operands O (an absolute address) and S (a segment register), or -1. */
+  absolute: number;
+  segment: number;
+  /** LEA: an address that is not accessed. */
+  isAddress: boolean;
+  usesStack: boolean;
+  isX87: boolean;
+  /** By operand: where its register lies. */
+  places: Place[];
+  /** Sizes of the operands in bits, by operand size (16, 32, 64). */
+  bits: number[][];
+}
+
+/** General registers, XMM, MMX; or a register that is no slot of the state but a number. */
+const Place = { general: 0, vector: 1, mmx: 2, number: 3 } as const;
+type Place = (typeof Place)[keyof typeof Place];
+
+function makePlan({ instruction, encoding, rmPosition }: Form): Plan {
+  const { operands } = encoding;
+  const rm = operands[rmPosition];
+  return {
+    absolute: operands.findIndex(({ code }) => code === 'O'),
+    segment: operands.findIndex(({ code }) => code === 'S'),
+    isAddress: rm?.code === 'M' && rm.size === '' && instruction.mnemonic === 'LEA',
+    usesStack: STACK_USERS.has(instruction.mnemonic),
+    isX87: encoding.map === 0 && (encoding.opcode & 0xf8) === 0xd8,
+    places: operands.map(({ code }) => (CR_OR_DR.has(code) ? Place.number : 'VWU'.includes(code) ? Place.vector : 'PQN'.includes(code) ? Place.mmx : Place.general)),
+    bits: ([16, 32, 64] as const).map((operandBits) => operands.map(({ size }) => sizeBits(size, operandBits))),
+  };
+}
+
+/** Byte offset in the vCPU's state of register `number` as an operand of this kind. */
+function registerSlot(place: Place, number: number, bits: number, rex: number): number {
+  if (place === Place.number) return number;
+  if (place === Place.vector) return state.XMM + 16 * number;
+  if (place === Place.mmx) return state.FPR + 16 * (number & 7);
   // Without REX, 4 to 7 are AH, CH, DH and BH.
   if (bits === 8 && rex === 0 && number >= 4 && number < 8) return state.GPR + 8 * (number - 4) + 1;
   return state.GPR + 8 * number;

@@ -114,7 +114,9 @@ export class Engine implements Mmu {
     for (const vcpu of this.vcpus) {
       vcpu.mmu = this;
       // Zeros are no empty TLB: every context is emptied before its first use.
-      for (const context of this.contextsOf(vcpu.base)) this.words.fill(-1, (context + L.CONTEXT_FILLED) >> 2, (context + L.CONTEXT_FILLED + 8) >> 2);
+      for (let context = L.contextBase(vcpu.base, 0, 0); context < vcpu.base + layout.vcpuBytes; context += L.CONTEXT_SIZE) {
+        this.words.fill(-1, (context + L.CONTEXT_FILLED) >> 2, (context + L.CONTEXT_FILLED + 8) >> 2);
+      }
       this.selectSlot(vcpu, 0);
       this.flushAll(vcpu.base);
     }
@@ -668,9 +670,8 @@ export class Engine implements Mmu {
       const context = L.contextBase(base, slot, kind);
       for (let half = 0; half < 2; half++) {
         const filled = ((context + L.CONTEXT_FILLED) >> 2) + half;
-        const start = (context >> 2) + 32 * half * GROUP_WORDS;
         for (let groups = words[filled]; groups !== 0; groups &= groups - 1) {
-          const first = start + (31 - Math.clz32(groups & -groups)) * GROUP_WORDS;
+          const first = this.groupStart(context, half, groups);
           words.fill(-1, first, first + GROUP_WORDS);
         }
         words[filled] = 0;
@@ -679,8 +680,9 @@ export class Engine implements Mmu {
     }
   }
 
-  private *contextsOf(base: number): Generator<number> {
-    for (let context = 0; context < L.CONTEXT_SLOTS * L.CONTEXT_KINDS; context++) yield L.contextBase(base, 0, 0) + context * L.CONTEXT_SIZE;
+  /** First word of the group of TLB entries that the lowest bit of `groups` means, a half of CONTEXT_FILLED. */
+  private groupStart(context: number, half: number, groups: number): number {
+    return (context >> 2) + (32 * half + 31 - Math.clz32(groups & -groups)) * GROUP_WORDS;
   }
 
   private flushJumps(context: number): void {
@@ -719,16 +721,17 @@ export class Engine implements Mmu {
     this.memory.bytes[this.layout.pageWriters + number] = 0;
     const vcpus = writer === L.MANY_WRITERS ? this.vcpus : [this.vcpus[writer - 1]];
     for (const { base } of vcpus) {
-      for (const context of this.contextsOf(base)) {
-        const filled = (context + L.CONTEXT_FILLED) >> 2;
-        for (let group = 0; group < L.TLB_ENTRIES / L.TLB_GROUP; group++) {
-          if (!(words[filled + (group >> 5)] & (1 << (group & 31)))) continue;
-          const start = (context >> 2) + group * GROUP_WORDS;
-          for (let i = start; i < start + GROUP_WORDS; i += L.TLB_ENTRY_SIZE / 4) {
-            // Tags are page-aligned; an invalid one is -1.
-            if (words[i + 2] !== -1 && (words[i + 2] + words[i + 4]) >>> 0 === page) {
-              words[i + 2] = -1;
-              words[i + 3] = -1;
+      const end = base + this.layout.vcpuBytes;
+      for (let context = L.contextBase(base, 0, 0); context < end; context += L.CONTEXT_SIZE) {
+        for (let half = 0; half < 2; half++) {
+          for (let groups = words[((context + L.CONTEXT_FILLED) >> 2) + half]; groups !== 0; groups &= groups - 1) {
+            const start = this.groupStart(context, half, groups);
+            for (let i = start; i < start + GROUP_WORDS; i += L.TLB_ENTRY_SIZE / 4) {
+              // Tags are page-aligned; an invalid one is -1.
+              if (words[i + 2] !== -1 && (words[i + 2] + words[i + 4]) >>> 0 === page) {
+                words[i + 2] = -1;
+                words[i + 3] = -1;
+              }
             }
           }
         }

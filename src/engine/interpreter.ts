@@ -392,11 +392,13 @@ export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports
   for (const [name, f] of Object.entries(helpers)) env[`helper_${name}`] = f;
   const instance = new WebAssembly.Instance(module, { env } as WebAssembly.Imports);
 
+  const modesByForm: CodeMode[][] = [];
   const handlerOf = (d: Decoded, codeBits: CodeMode, rm: RmKind): number => {
     const { instruction, encoding } = d.form;
-    const modes = modesOf(d.form);
+    modesByForm[d.form.id] ??= modesOf(d.form);
+    const modes = modesByForm[d.form.id];
     const wanted = codeBits === state.CODE_16 ? state.CODE_32 : codeBits;
-    const mode = modes.find((m) => m === wanted) ?? (modes.includes(state.CODE_64) ? state.CODE_64 : state.CODE_32);
+    const mode = modes.includes(wanted) ? wanted : modes.includes(state.CODE_64) ? state.CODE_64 : state.CODE_32;
     const handler = index[
       variantIndex(d.form, encoding.sized ? d.operandBits : 32, rm, mode, instruction.repeat ? d.repeat : 'none', instruction.addressed ? d.addressBits : 64)
     ];

@@ -21,7 +21,19 @@ export interface Form {
   /** Its memory form is valid; its register form is. */
   allowsMemory: boolean;
   allowsRegister: boolean;
+  /** Its encoding's modifiers, as Condition's bits. */
+  conditions: number;
+  /** Operands that follow the instruction's bytes. */
+  immediates: readonly OperandSpecification[];
 }
+
+/** Modifiers of encodings that matching and decoding ask about. */
+const Condition = {
+  n64: 1 << 0, o64: 1 << 1, B0: 1 << 2, L0: 1 << 3, W0: 1 << 4, W1: 1 << 5, s16: 1 << 6, s32: 1 << 7, s64: 1 << 8, mem: 1 << 9, reg: 1 << 10,
+  d64: 1 << 11, f64: 1 << 12, anymod: 1 << 13,
+} as const; // biome-ignore format: a table
+const ANY_SIZE = Condition.s16 | Condition.s32 | Condition.s64;
+const DEFAULT_64 = Condition.d64 | Condition.f64;
 
 export const NO_BASE = -1;
 export const RIP_BASE = 16;
@@ -82,6 +94,8 @@ function addForm(instruction: Instruction, encoding: Encoding): void {
     rmPosition,
     allowsMemory: 'EMWQ'.includes(code) && !encoding.modifiers.has('reg'),
     allowsRegister: 'ERWUQN'.includes(code) && !encoding.modifiers.has('mem'),
+    conditions: Object.entries(Condition).reduce((bits, [name, bit]) => bits | (encoding.modifiers.has(name) ? bit : 0), 0),
+    immediates: encoding.operands.filter((o) => o.code === 'I' || o.code === 'sI' || o.code === 'J' || o.code === 'O'),
   };
   forms.push(form);
   const inOpcode = encoding.operands.some((o) => o.code === 'Z');
@@ -226,15 +240,14 @@ export class Decoder {
     const operandSize16 = !vex && operandPrefix !== (codeBits === 16);
     const form = this.select(list, modrm, operandSize16);
     if (form === null) return modrm < 0 && list.some((f) => f.encoding.hasModrm) ? starved : 'undefined';
-    const { encoding } = form;
-    const { modifiers } = encoding;
+    const { encoding, conditions } = form;
     if (vex && !encoding.vvvv && d.vvvv !== 0) return 'undefined';
     d.form = form;
     const wide = codeBits === 64 && (d.rex & 8) !== 0;
-    if (codeBits === 64 && modifiers.has('f64')) d.operandBits = 64;
+    if (codeBits === 64 && conditions & Condition.f64) d.operandBits = 64;
     else if (wide) d.operandBits = 64;
     else if (operandSize16) d.operandBits = 16;
-    else d.operandBits = codeBits === 64 && modifiers.has('d64') ? 64 : 32;
+    else d.operandBits = codeBits === 64 && conditions & Condition.d64 ? 64 : 32;
     // Address size: 64 or 32; 32 or 16; 16 or 32.
     d.addressBits = codeBits === 64 ? (addressPrefix ? 32 : 64) : addressPrefix !== (codeBits === 16) ? 16 : 32;
     d.repeat = repeatPrefix === 0xf3 ? 'rep' : repeatPrefix === 0xf2 ? 'repne' : 'none';
@@ -253,10 +266,10 @@ export class Decoder {
       d.rm = (modrm & 7) | ((d.rex & 1) << 3);
       if (encoding.modrmCount === 8) d.opcodeRegister = modrm & 7;
       // MOV to and from control and debug registers takes any mod as a register.
-      if (encoding.modifiers.has('anymod')) d.mod = 3;
+      if (conditions & Condition.anymod) d.mod = 3;
       if (d.mod !== 3 && !this.memoryOperand(modrm, override)) return starved;
     }
-    if (!this.immediates(encoding.operands)) return starved;
+    if (form.immediates.length && !this.immediates(form.immediates)) return starved;
     d.length = this.position - offset;
     if (d.lock && this.lockMeansCr8 && encoding.operands.some(isControlRegister) && d.reg === 0) {
       d.lock = false;
@@ -270,24 +283,25 @@ export class Decoder {
     const { codeBits } = this;
     const wide = (this.result.rex & 8) !== 0;
     for (const form of list) {
-      const { encoding } = form;
+      const { encoding, conditions } = form;
       if (this.absent[form.id]) continue;
       if (encoding.hasModrm) {
         if (modrm < 0) continue;
         if (encoding.digit >= 0 && ((modrm >> 3) & 7) !== encoding.digit) continue;
         if (encoding.modrm >= 0 && (modrm < encoding.modrm || modrm >= encoding.modrm + encoding.modrmCount)) continue;
-        if (form.rmPosition >= 0 && !encoding.modifiers.has('anymod') && !(modrm >= 0xc0 ? form.allowsRegister : form.allowsMemory)) continue;
+        if (form.rmPosition >= 0 && !(conditions & Condition.anymod) && !(modrm >= 0xc0 ? form.allowsRegister : form.allowsMemory)) continue;
       }
-      const { modifiers } = encoding;
-      if (modifiers.size) {
-        if (codeBits === 64 ? modifiers.has('n64') : modifiers.has('o64')) continue;
-        if (modifiers.has('B0') && this.result.rex & 1) continue;
-        if (modifiers.has('L0') && this.vexL !== 0) continue;
-        if (modifiers.has('W1') ? !wide : modifiers.has('W0') && wide) continue;
-        const bits = wide ? 64 : operandSize16 ? 16 : codeBits === 64 && (modifiers.has('d64') || modifiers.has('f64')) ? 64 : 32;
-        if ((modifiers.has('s16') && bits !== 16) || (modifiers.has('s32') && bits !== 32) || (modifiers.has('s64') && bits !== 64)) continue;
-        if (modifiers.has('mem') && modrm >= 0xc0) continue;
-        if (modifiers.has('reg') && modrm < 0xc0) continue;
+      if (conditions) {
+        if (conditions & (codeBits === 64 ? Condition.n64 : Condition.o64)) continue;
+        if (conditions & Condition.B0 && this.result.rex & 1) continue;
+        if (conditions & Condition.L0 && this.vexL !== 0) continue;
+        if (conditions & (wide ? Condition.W0 : Condition.W1)) continue;
+        if (conditions & ANY_SIZE) {
+          const size = wide ? Condition.s64 : operandSize16 ? Condition.s16 : codeBits === 64 && conditions & DEFAULT_64 ? Condition.s64 : Condition.s32;
+          if (conditions & ANY_SIZE & ~size) continue;
+        }
+        if (conditions & Condition.mem && modrm >= 0xc0) continue;
+        if (conditions & Condition.reg && modrm < 0xc0) continue;
       }
       return form;
     }
@@ -345,8 +359,7 @@ export class Decoder {
         else if (size === 'v') bytes = d.operandBits / 8;
         else if (size === 'z') bytes = d.operandBits === 16 ? 2 : 4;
         else bytes = size === 'q' ? 8 : 4;
-      } else if (code === 'O') bytes = d.addressBits / 8;
-      else continue;
+      } else bytes = d.addressBits / 8;
       if (this.position + bytes > this.end) return false;
       if (bytes === 8) {
         d.immediate = this.signed(4);
