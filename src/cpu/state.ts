@@ -157,6 +157,8 @@ export const BREAKPOINTS = 1340;
 export const CODE_BREAKPOINTS = 1;
 export const DATA_BREAKPOINTS = 2;
 export const PORT_BREAKPOINTS = 4;
+/** Not DR7's: every instruction and every access to data is reported (engine/instruction-watcher.ts). */
+export const WATCHED = 8;
 
 /** BUDGET and what the running block has not done yet below this: the instructions the vCPU has retired. An i64, true while it runs. */
 export const RETIRED_BASE = 1344;

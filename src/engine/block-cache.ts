@@ -13,12 +13,12 @@ import * as L from './layout.ts';
 
 const PAGE = 4096;
 const MAX_INSTRUCTIONS = 64;
-/** Operations a block may need at most: address operations and the closing ones included. */
-const MAX_OPERATIONS = 2 * MAX_INSTRUCTIONS + 3;
+/** Operations a block may need at most: those of watched instructions, address operations and the closing ones included. */
+const MAX_OPERATIONS = 3 * MAX_INSTRUCTIONS + 3;
 const STACK_USERS = new Set(['PUSH', 'POP', 'CALL']);
 const CR_OR_DR = new Set(['C', 'D', 'i']);
-/** Operations a single instruction may need: page check, address, itself, the one that leaves. */
-const SINGLE_OPERATIONS = 4;
+/** Operations a single instruction may need: page check, watch, address, itself, the one that leaves. */
+const SINGLE_OPERATIONS = 5;
 const MAX_INSTRUCTION_BYTES = 15;
 /** Interrupts stay shut until the instruction after this one has run. MOV SS, which does the same, ends its block. */
 const SHADOWING = 'STI';
@@ -36,6 +36,14 @@ export interface Block {
 
 /** Finds the RAM behind the page after the one that is being decoded (may raise a fault); -1 where that is no RAM. */
 export type NextPage = () => number;
+
+/** Code whose instructions are reported: all of some pages, once somebody follows them, and from some places on at once. */
+export interface WatchedCode {
+  /** By number in RAM. */
+  pages: ReadonlySet<number>;
+  /** Linear addresses. */
+  points: { has(linear: number): boolean };
+}
 
 export class BlockCache {
   private readonly memory: GuestMemory;
@@ -57,6 +65,8 @@ export class BlockCache {
   /** Called when everything was dropped to make room. */
   onFlush: () => void = () => {};
   private iterates = false;
+  /** Code that is decoded so that somebody sees its instructions; undefined where nobody wants to. */
+  private watched: WatchedCode | undefined;
   /** Of the last single instruction: that it is one iteration of a repeated one, and what else than its count ends that. */
   iteration: { addressBits: 16 | 32 | 64; until: 'equal' | 'unequal' | undefined } | undefined;
   decodedInstructions = 0;
@@ -74,6 +84,21 @@ export class BlockCache {
   /** Behind the place for single instructions: a block that one of them links to must not be decoded over it. */
   private get firstBlock(): number {
     return this.layout.operations + SINGLE_OPERATIONS * L.OP_SIZE;
+  }
+
+  /** From now on code is decoded so; what is decoded already is dropped. Not while a vCPU runs. */
+  watch(code: WatchedCode | undefined): void {
+    this.watched = code;
+    this.flush();
+  }
+
+  /** Whether a block's instructions are reported: then it must not be compiled. `linear` is where it starts. */
+  isWatched(linear: number): boolean {
+    return this.watched !== undefined && this.watched.pages.has(this.pageNumber(linear));
+  }
+
+  private pageNumber(linear: number): number {
+    return Math.floor((linear - this.memory.ramBase) / PAGE);
   }
 
   attach(interpreter: Interpreter): void {
@@ -119,6 +144,7 @@ export class BlockCache {
     let closed = false;
     let linkOther = false;
     let shadowing = false;
+    const watched = this.isWatched(linear) ? this.watched : undefined;
     // Where each instruction's operations begin: OP_REMAINING is filled in when the block's length is known.
     const begins: number[] = [];
     // A single instruction is checked by who asks for it.
@@ -154,6 +180,12 @@ export class BlockCache {
       const ip = position - pageStart;
       begins.push(begin);
       count++;
+      if (watched) {
+        this.clear(op);
+        this.setHandler(op, this.interpreter.microOp[watched.points.has(position) ? 'watch-point' : 'watch']);
+        this.setIps(op, ip, status === 'ok' ? ip + d.length : ip);
+        op += L.OP_SIZE;
+      }
       if (status !== 'ok' || !this.valid(d)) {
         this.clear(op);
         this.setHandler(op, this.interpreter.microOp[status === 'too-long' ? 'too-long' : 'undefined']);
@@ -368,7 +400,7 @@ export class BlockCache {
   }
 
   private remember(block: Block, start: number, bytes: number): void {
-    const page = Math.floor((start - this.memory.ramBase) / PAGE);
+    const page = this.pageNumber(start);
     const list = this.pages.get(page);
     if (list) list.push(block);
     else {
@@ -386,7 +418,7 @@ export class BlockCache {
 
   /** Makes the blocks stale that were decoded from any of `bytes` bytes at `linear`. The range lies in one page. */
   invalidate(linear: number, bytes: number): void {
-    const page = Math.floor((linear - this.memory.ramBase) / PAGE);
+    const page = this.pageNumber(linear);
     const list = this.pages.get(page);
     if (!list) return;
     const overlaps = (start: number, length: number): boolean => start < linear + bytes && linear < start + length;
@@ -397,7 +429,7 @@ export class BlockCache {
   /** The page behind that of a block, which reaches into it, is another one now: the block is decoded anew. `op` is its page check. */
   secondPageChanged(op: number): void {
     const block = this.byOperation.get(op) ?? this.byOperation.get(op - L.OP_SIZE);
-    if (block) this.drop([block], Math.floor((block.start - this.memory.ramBase) / PAGE));
+    if (block) this.drop([block], this.pageNumber(block.start));
   }
 
   /** Makes blocks stale; `page` is the one whose links to them are cut. */
@@ -420,7 +452,7 @@ export class BlockCache {
   }
 
   private forget(block: Block, start: number): void {
-    const page = Math.floor((start - this.memory.ramBase) / PAGE);
+    const page = this.pageNumber(start);
     const rest = (this.pages.get(page) ?? []).filter((b) => b !== block);
     const word = (this.layout.codeLines + page * 8) >> 2;
     this.words[word] = 0;

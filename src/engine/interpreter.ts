@@ -30,12 +30,13 @@ export interface EngineImports {
   hot(vcpu: number, block: number): void;
   raise(vcpu: number, vector: number, code: number): void;
   check_page(vcpu: number, op: number): number;
-  data_access(vcpu: number, bytes: number, write: number): void;
+  data_access(vcpu: number, bytes: number, how: number): void;
+  watched_instruction(vcpu: number): void;
   segment_fault(vcpu: number, segment: number, bytes: number, write: number): void;
 }
 
 /** Operations that no instruction decodes to: what the block builder adds. */
-export const MICRO_OPS = ['stale', 'leave', 'chain', 'shadow', 'undefined', 'too-long', 'check-page', 'check-limit', 'address', 'address-absolute', 'address-cut', 'address-segmented', 'offset', 'offset-cut'] as const;
+export const MICRO_OPS = ['stale', 'leave', 'chain', 'watch', 'watch-point', 'shadow', 'undefined', 'too-long', 'check-page', 'check-limit', 'address', 'address-absolute', 'address-cut', 'address-segmented', 'offset', 'offset-cut'] as const;
 export type MicroOp = (typeof MICRO_OPS)[number];
 
 export interface InterpreterExports {
@@ -151,7 +152,7 @@ function buildHandler(f: FunctionBuilder, form: Form, variant: Variant, targets:
 }
 
 /** Handlers of the operations the block builder adds. */
-function buildMicroOp(f: FunctionBuilder, name: MicroOp, targets: HandlerTargets, checkPage: FunctionReference): void {
+function buildMicroOp(f: FunctionBuilder, name: MicroOp, targets: HandlerTargets, checkPage: FunctionReference, watchedInstruction: FunctionReference): void {
   const x = new InterpreterSemantics(f, targets, { mnemonic: name }, { operandBits: 64, addressBits: 64, codeBits: 64, rm: 'register', repeat: 'none' });
   const { vcpu, op } = x;
   const register = (field: number) => vcpu.add(op.load('i32.load', field)).load('i64.load');
@@ -166,6 +167,17 @@ function buildMicroOp(f: FunctionBuilder, name: MicroOp, targets: HandlerTargets
       return f.return();
     case 'chain':
       return x.goOn();
+    case 'watch':
+    case 'watch-point': {
+      // In front of an instruction that somebody may want to see: one that is part of no block's length.
+      const report = (): void => {
+        f.store('i32.store', vcpu, op, state.CURRENT_OP);
+        f.call(watchedInstruction, vcpu);
+      };
+      if (name === 'watch-point') report();
+      else f.if(x.state32(state.BREAKPOINTS).and(state.WATCHED), report);
+      return x.next();
+    }
     case 'shadow':
       // The block ends behind STI: the instruction after it runs before anything else is looked at.
       x.setState32(state.INTERRUPT_SHADOW, 1);
@@ -271,6 +283,7 @@ function generate(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model
   const checkPage = value('check_page', 2);
   const segmentFault = effect('segment_fault', 4);
   const dataAccess = effect('data_access', 3);
+  const watchedInstruction = effect('watched_instruction', 1);
   const helperReferences = new Map(Object.entries(helpers).map(([name, f]) => [name, value(`helper_${name}`, f.length)]));
 
   const access = buildMemoryAccess(module, memory, layout, { pageFault, nonCanonical, mmioRead, mmioWrite, codeWritten, resolve, raise, checkPage, segmentFault, dataAccess, staleHandler: 1 + MICRO_OPS.indexOf('stale') }, model);
@@ -306,7 +319,7 @@ function generate(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model
   const microOp = {} as Record<MicroOp, number>;
   for (const name of MICRO_OPS) {
     const f = module.function(`micro_${name}`, HANDLER);
-    buildMicroOp(f, name, targets, access.checkPage);
+    buildMicroOp(f, name, targets, access.checkPage, watchedInstruction);
     microOp[name] = handlers.push(f) - 1;
   }
   const shared = new Map<string, number>();

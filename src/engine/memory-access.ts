@@ -51,7 +51,10 @@ export interface MemoryImports {
   segmentFault: FunctionReference;
   /** (vcpu, op): looks closely at an instruction whose second page is not where it was, or nowhere: 1 where it may run. May raise. */
   checkPage: FunctionReference;
-  /** (vcpu, bytes, write): an access to the address in ARGUMENT 3 while data breakpoints are armed. May raise. */
+  /**
+   * (vcpu, bytes, how): an access to the address in ARGUMENT 3 while somebody looks at them; 0 reads, 1 reads what will be written, 2
+   * writes. May raise.
+   */
   dataAccess: FunctionReference;
   /** Table index of the handler that blocks of changed code are left with. */
   staleHandler: number;
@@ -92,6 +95,8 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
 
   /** Linear address of the word of code lines of the page that holds `linear`. */
   const codeLinesAt = (linear: Expression): Expression => linear.sub(memory.ramBase).shrU(12).shl(3).add(layout.codeLines);
+
+  const watchesData = (vcpu: Expression): Expression => vcpu.load('i32.load', state.BREAKPOINTS).and(state.DATA_BREAKPOINTS | state.WATCHED);
 
   const checksAlignment = (vcpu: Expression): Expression =>
     vcpu.load('i32.load', state.TLB_BASE).eq(vcpu.load('i32.load', state.TLB_SLOT).add(L.CHECKED_CONTEXT * L.CONTEXT_SIZE));
@@ -271,7 +276,8 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     const isImplicit = f.let(access.and(Access.implicit));
     f.if(checksAlignment(vcpu).and(isImplicit.eqz()), () => f.return(f.get(linear)));
     // What is watched never gets into the TLB.
-    f.if(vcpu.load('i32.load', state.BREAKPOINTS).and(state.DATA_BREAKPOINTS), () => {
+    f.if(watchesData(vcpu), () => {
+      f.if(vcpu.load('i32.load', state.BREAKPOINTS).and(state.WATCHED), () => f.return(f.get(linear)));
       const samePage = (i: number): Expression => vcpu.load('i64.load', state.DR + 8 * i).xor(address).shrU(12).eqz();
       f.if(samePage(0).or(samePage(1)).or(samePage(2)).or(samePage(3)), () => f.return(f.get(linear)));
     });
@@ -308,16 +314,14 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.if(checksAlignment(vcpu).and(misaligned).and(canonical), () => void f.call(imports.raise, vcpu, i32(ALIGNMENT_CHECK), i32(0)));
   }
 
-  const watchesData = (vcpu: Expression): Expression => vcpu.load('i32.load', state.BREAKPOINTS).and(state.DATA_BREAKPOINTS);
-
-  /** (vcpu, address, bytes, write): looks at an access while data breakpoints are armed. */
+  /** (vcpu, address, bytes, how): tells of an access to whoever looks at them. */
   const watch = module.function('watch', { parameters: ['i32', 'i64', 'i32', 'i32'], results: [] });
   {
     const f = watch;
-    const [vcpu, address, bytes, write] = [0, 1, 2, 3].map((i) => f.parameter(i));
+    const [vcpu, address, bytes, how] = [0, 1, 2, 3].map((i) => f.parameter(i));
     f.if(watchesData(vcpu), () => {
       f.store('i64.store', vcpu, address, state.ARGUMENT + 24);
-      f.call(imports.dataAccess, vcpu, bytes, write);
+      f.call(imports.dataAccess, vcpu, bytes, how);
     });
   }
 
@@ -412,7 +416,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.store('i32.store', vcpu, op, state.CURRENT_OP);
     const access = f.let(userBit(vcpu).or(Access.write));
     f.call(alignment, vcpu, address, bytes);
-    f.call(watch, vcpu, address, bytes, i32(1));
+    f.call(watch, vcpu, address, bytes, i32(2));
     const inPage = f.let(i32(4096).sub(address.wrap().and(0xfff)));
     const bounce = f.let(vcpu.add(state.BOUNCE));
     const put = (linear: Expression, from: Expression, count: Expression): void => {
