@@ -16,6 +16,7 @@ import { EmulationFailure, type Environment } from './environment.ts';
 import { DebugUnit } from './debug-unit.ts';
 import { FRUITLESS_FAULT_COST, MOST_FRUITLESS_FAULTS } from './event-delivery.ts';
 import { createHelpers } from './helpers.ts';
+import type { InstructionWatcher } from './instruction-watcher.ts';
 import { createInterpreter, type Interpreter } from './interpreter.ts';
 import { Jit } from './jit/jit.ts';
 import * as L from './layout.ts';
@@ -66,6 +67,7 @@ export class Engine implements Mmu {
   /** In `step`: breakpoints that are met are noted. */
   private debugging = false;
   private interrupted = false;
+  private watcher: InstructionWatcher | undefined;
 
   constructor(memory: GuestMemory, layout: L.Layout, environment: Environment, jit = false) {
     this.memory = memory;
@@ -92,10 +94,13 @@ export class Engine implements Mmu {
         code_written: (linear, bytes) => this.cache.invalidate(linear >>> 0, bytes),
         resolve: (base) => this.resolve(base),
         resolve_link: (base, op, link) => this.resolveLink(base, op, link),
-        hot: (_base, block) => this.jit?.hot(block),
+        hot: (_base, block) => {
+          if (!this.cache.isWatched(this.cache.blockOf(block)?.start ?? 0)) this.jit?.hot(block);
+        },
         raise: (_base, vector, code) => raise(vector, code),
         check_page: (base, op) => this.checkPage(this.vcpuAt(base), op),
-        data_access: (base, bytes, write) => this.dataAccess(base, bytes, write !== 0),
+        data_access: (base, bytes, how) => this.dataAccess(base, bytes, how),
+        watched_instruction: (base) => this.watchedInstruction(base),
         segment_fault: (base, segment, bytes, write) => this.segmentFault(base, segment, bytes, write !== 0),
       },
       createHelpers(this, environment),
@@ -303,10 +308,35 @@ export class Engine implements Mmu {
     deliver(vcpu, Vector.debug, -1, kind);
   }
 
-  /** An access while data breakpoints are armed: one that is met is noted where the instruction runs by itself, else it is begun again so. */
-  private dataAccess(base: number, bytes: number, write: boolean): void {
+  /**
+   * An access (memory-access.ts has what `how` says) while data breakpoints are armed: one that is met is noted where the instruction runs
+   * by itself, else it is begun again so. Or while somebody watches.
+   */
+  private dataAccess(base: number, bytes: number, how: number): void {
     const vcpu = this.vcpuAt(base);
-    this.meet(vcpu, this.debugUnits[vcpu.index].atData(vcpu.argument(3), bytes, write));
+    this.meet(vcpu, this.debugUnits[vcpu.index].atData(vcpu.argument(3), bytes, how !== 0));
+    if (vcpu.get32(state.BREAKPOINTS) & state.WATCHED) this.watcher?.access(vcpu, vcpu.argument(3), bytes, how === 2 ? 'write' : 'read');
+  }
+
+  /** Shows `watcher` what it wants to see, and nobody else anything. Not while a vCPU runs. */
+  watch(watcher: InstructionWatcher | undefined): void {
+    if (this.running >= 0) throw new Error('a vCPU runs');
+    this.watcher = watcher;
+    for (const vcpu of this.vcpus) this.follow(vcpu, false);
+    this.cache.watch(watcher?.code);
+  }
+
+  private watchedInstruction(base: number): void {
+    const vcpu = this.vcpuAt(base);
+    this.follow(vcpu, this.watcher?.instruction(vcpu) ?? false);
+  }
+
+  private follow(vcpu: Vcpu, wanted: boolean): void {
+    const before = vcpu.get32(state.BREAKPOINTS);
+    if (wanted === ((before & state.WATCHED) !== 0)) return;
+    vcpu.set32(state.BREAKPOINTS, before ^ state.WATCHED);
+    // What is in the TLB is accessed unseen.
+    if (wanted) this.flushSlot(vcpu.base, this.spaces[vcpu.index].current);
   }
 
   portAccess(vcpu: Vcpu, port: number, bytes: number): void {
@@ -328,7 +358,7 @@ export class Engine implements Mmu {
     const vcpu = this.vcpuAt(base);
     const unit = this.debugUnits[vcpu.index];
     const before = vcpu.get32(state.BREAKPOINTS);
-    const armed = unit.update(vcpu);
+    const armed = unit.update(vcpu) | (before & state.WATCHED);
     vcpu.set32(state.BREAKPOINTS, armed);
     // Pages that are watched leave the TLB, and those with breakpoints the jump caches.
     if (before | armed) this.flushAll(base);

@@ -31,6 +31,7 @@ import { GuestMemory, MAX_RAM_BYTES } from '../memory/guest-memory.ts';
 import { Counters, type CountersSnapshot } from '../trace/counters.ts';
 import { Tracer } from '../trace/tracepoints.ts';
 import { type BootMethod, prepareBoot } from './boot/boot.ts';
+import { CallTracer, type TracePoint } from './call-tracer.ts';
 import type { BootSegment, BootState } from './boot/boot-state.ts';
 import { PcDevices } from './pc-devices.ts';
 import { PLATFORMS, type PlatformName } from './platforms/all.ts';
@@ -130,6 +131,7 @@ export class Machine {
   private readonly x2apic: boolean;
   private readonly platform: Platform;
   private readonly random: RandomSource;
+  private callTracer: CallTracer | undefined;
 
   constructor(options: MachineOptions) {
     const { vcpus, memoryBytes } = options;
@@ -473,6 +475,21 @@ export class Machine {
     return this.engine.vcpus.map((vcpu) => this.cyclesOf(vcpu.index));
   }
 
+  /**
+   * Traces what runs from `points` on to the return from there (call-tracer.ts), from now on; not while `run` does. The pages at the points
+   * and at the addresses `alsoIn` are interpreted; the run stays the same run.
+   */
+  traceCalls(points: readonly TracePoint[], alsoIn: readonly number[] = []): CallTracer {
+    const host = {
+      engine: this.engine,
+      exitCount: (vcpu: number, reason?: number) => this.counting.exitCount(vcpu, reason),
+      cyclesOf: (vcpu: number) => this.cyclesOf(vcpu),
+    };
+    this.callTracer = new CallTracer(host, points, alsoIn);
+    this.engine.watch(this.callTracer);
+    return this.callTracer;
+  }
+
   /** The vCPUs' registers, readable. */
   stateReport(): string {
     return this.engine.vcpus.map((vcpu) => stateReport(vcpu)).join('\n');
@@ -533,7 +550,12 @@ export class Machine {
       halt: (vcpu) => cpuOf(vcpu).halt(),
       intercepted: (vcpu, what, detail) => this.intercepted(cpuOf(vcpu), what, detail),
       random: () => this.random.next64(),
-      deliverEvent: (vcpu) => cpuOf(vcpu).deliverEvents(),
+      deliverEvent: (vcpu) => {
+        const interrupted = this.callTracer?.beforeEvent(vcpu);
+        const delivered = cpuOf(vcpu).deliverEvents();
+        if (delivered) interrupted?.();
+        return delivered;
+      },
     };
   }
 
