@@ -16,6 +16,16 @@
  */
 
 // The machine
+export {
+  CallTracer,
+  type PathCounts,
+  pathCounts,
+  type TracedAccess,
+  type TracedPath,
+  type TracedStep,
+  type TracePoint,
+} from './machine/call-tracer.ts';
+export { SymbolTable } from './machine/symbol-table.ts';
 export type { BootMethod } from './machine/boot/boot.ts';
 export {
   EXIT_STATUS,
@@ -85,13 +95,12 @@ export {
   type DriverName,
   driverNamed,
   EOI_STATES,
-  type EoiPath,
   type EoiState,
-  eoiPaths,
   exitProgram,
   type ListedMethod,
   METHODS,
   objdump,
+  type TinyKernel,
   type Workload,
   WORKLOADS,
 } from './guest/index.ts';
@@ -159,5 +168,16 @@ export {
 export { formatDifference, MINIMUM_PAIRS, mean, type RelativeDifference, relativeDifference } from './experiment/statistics.ts';
 export { DEFAULT_STRATEGIES, featuresFor, parseStrategies, STRATEGIES, type Strategy } from './experiment/strategy.ts';
 export { type Baseline, type Comparison, type Summary, summarise } from './experiment/summary.ts';
+export {
+  driverEoiTable,
+  eoiDocumentParts,
+  linuxEoiPart,
+  pvEoiPicture,
+  withGeneratedParts,
+} from './experiment/eoi-document.ts';
+export { type DriverEois, traceDriverEois } from './experiment/driver-eoi.ts';
+export { type EoiCode, linuxEoiCode, tinyEoiCode } from './experiment/eoi-code.ts';
+export { type Disassemble, pathListing, pathTable } from './experiment/eoi-report.ts';
+export { type EoiTrace, traceEois, traceLinuxEois } from './experiment/eoi-trace.ts';
 export { formatCount, formatSeconds } from './experiment/text-table.ts';
-export { MAX_TINY_VCPUS, TINY_WORKLOADS, tinyGuestKernel } from './experiment/tiny-guest.ts';
+export { MAX_TINY_VCPUS, TINY_WORKLOADS, tinyGuest } from './experiment/tiny-guest.ts';

@@ -5,6 +5,7 @@ import { UserError, VERSION, WorkloadError } from '../index.ts';
 import { benchCommand } from './bench-command.ts';
 import { bootCommand } from './boot-command.ts';
 import { compareCommand } from './compare-command.ts';
+import { eoiCommand } from './eoi-command.ts';
 import { initramfsCommand } from './initramfs-command.ts';
 import { objdumpCommand } from './objdump-command.ts';
 import { tinyCommand } from './tiny-command.ts';
@@ -18,8 +19,9 @@ Examples:
   exitless boot                 Debian's kernel to a shell, here on the terminal
   exitless compare              what PV EOI saves, on a kernel of ours (--guest debian: on Debian's)
   exitless trace -o trace.txt   every exit and interrupt of a run, as ftrace prints them
+  exitless eoi --guest debian   what a kernel executes to end an interrupt, counted
   exitless initramfs --package stress-ng --output stress.cpio
-  exitless objdump --driver flat --state callback,pv-eoi
+  exitless objdump --driver flat --state callback --against pv-eoi
   exitless tiny --driver numaq  an APIC driver on the machine it was for
   exitless bench --set all      how fast guests run`;
 
@@ -34,6 +36,7 @@ function createProgram(onStatus: (status: number) => void): Command {
   bootCommand(program, onStatus);
   compareCommand(program);
   traceCommand(program, onStatus);
+  eoiCommand(program);
   objdumpCommand(program);
   tinyCommand(program, onStatus);
   benchCommand(program);

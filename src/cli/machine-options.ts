@@ -20,7 +20,8 @@ import {
   type PlatformName,
   SHELL_INIT,
   TINY_WORKLOADS,
-  tinyGuestKernel,
+  type TinyKernel,
+  tinyGuest,
   UserError,
   WORKLOAD_INIT,
 } from '../index.ts';
@@ -151,6 +152,8 @@ export interface GuestDescription {
 
 export interface LoadedGuest {
   description: GuestDescription;
+  /** The tiny guest, if it is that. */
+  tiny?: TinyKernel;
   /** True where it runs our workload. */
   hasOurWorkload: boolean;
   machine: Omit<MachineOptions, 'apic' | 'kvm' | 'seed' | 'realtime'>;
@@ -192,10 +195,12 @@ export async function loadGuest(
     platform: options.platform,
   };
   if (isTiny(options, defaults)) {
+    const tiny = tinyGuest(options.load);
     return {
+      tiny,
       description: { kernel: 'tiny guest', initrd: `${options.load} rounds of ${TINY_WORKLOADS.join(', ')}` },
       hasOurWorkload: true,
-      machine: { ...hardware, kernel: tinyGuestKernel(options.load) },
+      machine: { ...hardware, kernel: tiny.elf },
     };
   }
   // What the user named is read first: a wrong name should not cost a download.

@@ -6,13 +6,13 @@ import { runExperiment } from './runner.ts';
 import { STRATEGIES } from './strategy.ts';
 import { formatSummary } from './report.ts';
 import { summarise } from './summary.ts';
-import { TINY_WORKLOADS, tinyGuestKernel } from './tiny-guest.ts';
+import { TINY_WORKLOADS, tinyGuest } from './tiny-guest.ts';
 
 const LOAD = 20;
 const host = { seconds: () => 0, pause: () => Promise.resolve() };
 
 async function compare(vcpus: number, repeat: number, options: Partial<MachineOptions> = {}) {
-  const machine = { kernel: tinyGuestKernel(LOAD), vcpus, memoryBytes: 8 * 2 ** 20, ...options };
+  const machine = { kernel: tinyGuest(LOAD).elf, vcpus, memoryBytes: 8 * 2 ** 20, ...options };
   const records = await runExperiment({ machine, strategies: STRATEGIES, repeat, seed: 1 }, host, (all) => new Machine(all));
   return { records, summary: summarise(records) };
 }

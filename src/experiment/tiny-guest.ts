@@ -3,7 +3,7 @@
  * for all strategies, as Linux is: it finds out what the machine offers, and ends its interrupts by that.
  */
 
-import { buildKernel } from '../guest/kernel/kernel.ts';
+import { buildKernel, type TinyKernel } from '../guest/kernel/kernel.ts';
 import { MAX_CPUS } from '../guest/kernel/layout.ts';
 import type { Workload } from '../guest/kernel/workloads.ts';
 
@@ -25,8 +25,8 @@ export const TINY_WORKLOADS = [
  */
 const LONGEST_PAUSE = 4096;
 
-/** An ELF file, to be booted by PVH: `load` rounds of each workload. */
-export function tinyGuestKernel(load: number): Uint8Array {
+/** `load` rounds of each workload; its ELF file is to be booted by PVH. */
+export function tinyGuest(load: number): TinyKernel {
   const workloads = Object.fromEntries(TINY_WORKLOADS.map((workload) => [workload, load]));
-  return buildKernel({ workloads, longestPause: LONGEST_PAUSE }).elf;
+  return buildKernel({ workloads, longestPause: LONGEST_PAUSE });
 }

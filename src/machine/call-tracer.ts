@@ -15,8 +15,11 @@ import { EXIT_REASONS, type ExitReason } from '../kvm/exit.ts';
 /** Where a trace begins. */
 export interface TracePoint {
   guestPhysical: number;
-  /** A function's first instruction, whose return address lies on the stack; or a CALL, which is traced with what it calls. */
-  kind: 'function' | 'call';
+  /**
+   * A function's first instruction, whose return address lies on the stack; or a CALL, which is traced with what it calls; or a JMP to a
+   * function as the last thing that another one does.
+   */
+  kind: 'function' | 'call' | 'jump';
   /** What is traced: calls of the same name that execute the same are counted together. Undefined: this one is not. */
   name(register: (number: number) => bigint): string | undefined;
 }
@@ -46,6 +49,8 @@ export interface TracedPath {
   codeBits: CodeBits;
   steps: TracedStep[];
   calls: number;
+  /** Where it began, and how often: calls are alike that call the same from different places. By guest-virtual address. */
+  origins: Map<bigint, number>;
   /** Of all calls: instructions, what was charged for their exits, and for exits that came by chance in between. */
   cycles: number;
   /** Exits in between that no instruction made: a timer, a device. */
@@ -84,6 +89,7 @@ export interface CallTracerHost {
   cyclesOf(vcpu: number): number;
 }
 
+const PAGE = 4096;
 const RSP = 4;
 const MOST_INSTRUCTION_BYTES = 15;
 /** Longer calls are given up: what is traced is an EOI, not what a handler does. */
@@ -94,9 +100,12 @@ const BY_CHANCE: ReadonlySet<ExitReason> = new Set(['external-interrupt', 'inter
 /** A call under way. */
 interface Call {
   name: string;
+  kind: TracePoint['kind'];
   steps: TracedStep[];
   /** The stack pointer that says that it has returned. */
   returned: bigint;
+  /** What the vCPU had retired when the last step was seen. */
+  seen: number;
   instructions: number;
   cycles: number;
   chanceExits: number;
@@ -147,11 +156,14 @@ export class CallTracer implements InstructionWatcher {
     const { engine } = this.host;
     const rip = engine.ripOf(vcpu);
     const rsp = vcpu.register(RSP);
+    const retired = engine.retired(vcpu);
     let call = this.calls[index];
+    // Its block had to be decoded anew.
+    if (call?.seen === retired) return true;
     if (call?.interruption) {
       const { interruption } = call;
       if (rip !== interruption.rip || rsp !== interruption.rsp) return true;
-      call.instructions += engine.retired(vcpu) - interruption.instructions;
+      call.instructions += retired - interruption.instructions;
       call.cycles += this.host.cyclesOf(index) - interruption.cycles;
       this.takeExits(index, call);
       call.interruption = undefined;
@@ -162,14 +174,18 @@ export class CallTracer implements InstructionWatcher {
         this.incomplete++;
         call = this.calls[index] = undefined;
       } else if (rsp >= call.returned) {
-        this.finish(vcpu, call);
+        this.finish(vcpu, call, retired);
         call = this.calls[index] = undefined;
       }
     }
     const linear = engine.translate(vcpu.base, BigInt.asIntN(64, rip), Access.execute);
-    call ??= this.begin(vcpu, linear, rsp);
-    if (!call) return false;
     const { code, kind } = this.instructionAt(vcpu, rip, linear);
+    if (!call) {
+      call = this.begin(vcpu, linear, rsp, retired);
+      if (!call) return false;
+      this.watchReturn(vcpu, call.kind === 'call' ? rip + BigInt(code.length) : this.returnAddress(vcpu, rsp));
+    }
+    call.seen = retired;
     call.steps.push({ guestVirtual: rip, code, kind, isTaken: false, accesses: [], exits: [] });
     return true;
   }
@@ -190,16 +206,36 @@ export class CallTracer implements InstructionWatcher {
     };
   }
 
-  private begin(vcpu: Vcpu, linear: number, rsp: bigint): Call | undefined {
+  /** The instruction that a call returns to is the one that ends it. */
+  private watchReturn({ base }: Vcpu, address: bigint): void {
+    const { engine } = this.host;
+    const linear = engine.translate(base, BigInt.asIntN(64, address), Access.execute | Access.probe);
+    if (linear < engine.memory.ramBase) return;
+    const page = (linear - engine.memory.ramBase) >>> 12;
+    if (this.code.pages.has(page)) return;
+    this.code.pages.add(page);
+    engine.cache.invalidate(engine.memory.ramBase + page * PAGE, PAGE);
+  }
+
+  private returnAddress(vcpu: Vcpu, rsp: bigint): bigint {
+    const { engine } = this.host;
+    const linear = engine.translate(vcpu.base, BigInt.asIntN(64, rsp), Access.probe);
+    if (linear < engine.memory.ramBase || (linear & (PAGE - 1)) > PAGE - 8) return 0n;
+    return codeBitsOf(vcpu) === 64 ? engine.memory.view.getBigUint64(linear, true) : BigInt(engine.memory.view.getUint32(linear, true));
+  }
+
+  private begin(vcpu: Vcpu, linear: number, rsp: bigint, retired: number): Call | undefined {
     const point = this.code.points.get(linear);
     const name = point?.name((number) => vcpu.register(number));
     if (point === undefined || name === undefined) return undefined;
     const { index } = vcpu;
     const call: Call = {
       name,
+      kind: point.kind,
       steps: [],
       returned: point.kind === 'call' ? rsp : rsp + 1n,
-      instructions: this.host.engine.retired(vcpu),
+      seen: retired,
+      instructions: retired,
       cycles: this.host.cyclesOf(index),
       chanceExits: 0,
       exits: EXIT_REASONS.map((_, reason) => this.host.exitCount(index, reason)),
@@ -228,21 +264,25 @@ export class CallTracer implements InstructionWatcher {
     }
   }
 
-  private finish(vcpu: Vcpu, call: Call): void {
-    const { engine } = this.host;
+  private finish(vcpu: Vcpu, call: Call, retired: number): void {
     const { name, steps, chanceExits } = call;
-    if (engine.retired(vcpu) - call.instructions !== steps.length) {
+    if (retired - call.instructions !== steps.length) {
       this.incomplete++;
       return;
     }
     const cycles = this.host.cyclesOf(vcpu.index) - call.cycles;
-    const key = [name, ...steps.map(({ guestVirtual, exits }) => `${guestVirtual.toString(36)}${exits.join()}`)].join(' ');
-    const path = this.found.get(key);
-    if (path) {
-      path.calls++;
-      path.cycles += cycles;
-      path.chanceExits += chanceExits;
-    } else this.found.set(key, { name, codeBits: codeBitsOf(vcpu), steps, calls: 1, cycles, chanceExits });
+    const origin = steps[0].guestVirtual;
+    const alike = call.kind === 'function' ? steps : steps.slice(1);
+    const key = [name, call.kind, ...alike.map(({ guestVirtual, exits }) => `${guestVirtual.toString(36)}${exits.join()}`)].join(' ');
+    let path = this.found.get(key);
+    if (!path) {
+      path = { name, codeBits: codeBitsOf(vcpu), steps, calls: 0, origins: new Map(), cycles: 0, chanceExits: 0 };
+      this.found.set(key, path);
+    }
+    path.calls++;
+    path.origins.set(origin, (path.origins.get(origin) ?? 0) + 1);
+    path.cycles += cycles;
+    path.chanceExits += chanceExits;
   }
 
   /** Kernels patch themselves: what is known is compared with what is there. */

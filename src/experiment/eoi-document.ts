@@ -1,16 +1,16 @@
 /** The generated parts of docs/eoi.md: listings of each state, the table of costs, and the picture of the shared word's protocol. */
 
-import { DRIVER_NAMES, type DriverName } from './apic/apic-driver.ts';
-import { EOI_STATES, type EoiState } from './apic/driver-code.ts';
-import { DRIVERS, driverNamed } from './apic/drivers/all.ts';
-import { type EoiPath, eoiPaths } from './eoi-cost.ts';
-import { compareObjdumps, objdump } from './listing.ts';
-
-/** Of a run of the tiny kernel: interrupts that had an EOI, and how many of the EOIs were exits. */
-export interface MeasuredEois {
-  interrupts: number;
-  exits: number;
-}
+import { DRIVER_NAMES, type DriverName } from '../guest/apic/apic-driver.ts';
+import { EOI_STATES, type EoiState } from '../guest/apic/driver-code.ts';
+import { DRIVERS, driverNamed } from '../guest/apic/drivers/all.ts';
+import { compareObjdumps, objdump } from '../guest/listing.ts';
+import type { TracedPath } from '../machine/call-tracer.ts';
+import { traceDriverEois } from './driver-eoi.ts';
+import type { SymbolTable } from '../machine/symbol-table.ts';
+import { EOI, OTHER_WRITE } from './eoi-code.ts';
+import { COST_HEAD, costCells, type Disassemble, functionsOf, NO_EXIT, pathListing } from './eoi-report.ts';
+import { type EoiTrace, LINUX_RUN } from './eoi-trace.ts';
+import { formatCount } from './text-table.ts';
 
 const fenced = (lines: readonly string[]): string => ['```', ...lines, '```'].join('\n');
 
@@ -25,38 +25,89 @@ export function eoiListings(): Record<'acknowledge' | 'memory' | 'msr' | 'overri
   };
 }
 
-const ACCESS: Record<EoiPath['apicAccess'], string> = { none: '—', memory: 'store', msr: 'WRMSR' };
+const pathCells = (path: TracedPath, traced: number): string[] => [...costCells(path), `${path.calls} of ${traced}`];
 
-function pathRow(name: string, state: string, path: EoiPath, measured: string): string {
-  const { when, instructions, conditionalBranches, transfers, memoryReads, memoryWrites, apicAccess } = path;
-  const taken = when === 'always' ? '' : ` (${when})`;
-  return `| ${name} | ${state}${taken} | ${instructions} | ${conditionalBranches} | ${transfers} | ${memoryReads} + ${memoryWrites} | ${ACCESS[apicAccess]} | ${measured} |`;
+/** Rows of a driver; states whose EOIs execute the same share one. */
+function driverRows(name: DriverName): string[] {
+  const groups: { states: EoiState[]; paths: string[][] }[] = [];
+  for (const state of EOI_STATES) {
+    const { paths, traced } = traceDriverEois(driverNamed(name), state);
+    const cells = paths.map((path) => pathCells(path, traced));
+    const last = groups.at(-1);
+    if (last && JSON.stringify(last.paths) === JSON.stringify(cells)) last.states.push(state);
+    else groups.push({ states: [state], paths: cells });
+  }
+  return groups.flatMap(({ states, paths }, group) =>
+    paths.map((cells, i) => {
+      const ended = paths.length === 1 ? '' : cells[4] === NO_EXIT ? ': by the word' : ': by the register';
+      const labels = [group || i ? '' : `**${name}**, ${driverNamed(name).bits}-bit`, states.join(', ') + ended];
+      return `| ${[...labels, ...cells].join(' | ')} |`;
+    }),
+  );
 }
 
-/**
- * One row for each driver, state and path; states whose costs are those of the one before are left out. `measured` tells what the
- * tiny kernel met on a machine, where the driver runs on a PC.
- */
-export function eoiCostTable(measured: (driver: DriverName, state: EoiState) => MeasuredEois | undefined): string {
-  const rows = [
-    '| driver | state | instructions | conditional branches | jumps and returns | memory reads + writes | to the APIC | EOIs that exit |',
-    '|---|---|---|---|---|---|---|---|',
-  ];
-  for (const name of DRIVER_NAMES) {
-    const driver = DRIVERS.find((candidate) => candidate.name === name);
-    if (!driver) continue;
-    let previous = '';
-    for (const state of EOI_STATES) {
-      const paths = eoiPaths(driver, state);
-      const costs = JSON.stringify(paths.map((path) => [pathRow('', '', path, ''), path.functions.at(-1)]));
-      if (costs === previous) continue;
-      previous = costs;
-      const counts = measured(name, state);
-      const met = counts ? `${counts.exits} of ${counts.interrupts}` : '';
-      for (const [i, path] of paths.entries()) rows.push(pathRow(i ? '' : name, i ? '' : state, path, i ? '' : met));
-    }
+/** Every driver in every state, as Markdown: what its EOIs were made of when the tiny kernel ran. Takes some seconds. */
+export function driverEoiTable(): string {
+  const head = ['driver', 'state', ...COST_HEAD, 'EOIs'];
+  const drivers = DRIVER_NAMES.filter((name) => DRIVERS.some((driver) => driver.name === name));
+  return [`| ${head.join(' | ')} |`, `|${head.map(() => '---').join('|')}|`, ...drivers.flatMap(driverRows)].join('\n');
+}
+
+/** The parts that need nothing but us. */
+export const eoiDocumentParts = (): Record<string, string> => ({ ...eoiListings(), costs: driverEoiTable() });
+
+/** Replaces the parts of a document that lie between `<!-- generated: NAME -->` and `<!-- end -->`. Throws where there is no such place. */
+export function withGeneratedParts(document: string, parts: Readonly<Record<string, string>>): string {
+  let text = document;
+  for (const [name, contents] of Object.entries(parts)) {
+    const [before, rest] = splitAt(text, `<!-- generated: ${name} -->\n`);
+    const [, behind] = splitAt(rest, '<!-- end -->');
+    text = `${before}<!-- generated: ${name} -->\n${contents}\n<!-- end -->${behind}`;
   }
-  return rows.join('\n');
+  return text;
+}
+
+function splitAt(text: string, separator: string): [before: string, behind: string] {
+  const at = text.indexOf(separator);
+  if (at < 0) throw new RangeError(`the document has no ${separator.trim()}`);
+  return [text.slice(0, at), text.slice(at + separator.length)];
+}
+
+// --- Linux ----------------------------------------------------------------------------------------
+
+/** Paths that were executed less often are those of the boot, before the kernel has patched itself. */
+const SHOWN_SHARE = 0.01;
+
+/** What a Linux kernel's EOIs executed, by strategy; and the listings of what the micro-optimisation and the word are about. */
+export function linuxEoiPart(kernel: string, traces: readonly EoiTrace[], symbols: SymbolTable, disassemble: Disassemble): string {
+  const shown = ({ paths, traced }: EoiTrace): TracedPath[] => paths.filter(({ calls }) => calls >= traced * SHOWN_SHARE);
+  const way = (path: TracedPath): string => {
+    const functions = functionsOf(path, symbols);
+    return (path.name === OTHER_WRITE ? functions : functions.slice(1)).map((name) => `\`${name}\``).join(' → ');
+  };
+  const rows = traces.flatMap((trace) =>
+    shown(trace).map((path, i) => {
+      const label = i ? '' : `**${trace.strategy}**, ${formatCount(trace.traced)} EOIs`;
+      return `| ${[label, path.name, way(path), formatCount(path.calls), ...costCells(path)].join(' | ')} |`;
+    }),
+  );
+  const head = ['strategy', 'write of', 'through', 'times', ...COST_HEAD];
+  const table = [`| ${head.join(' | ')} |`, `|${head.map(() => '---').join('|')}|`, ...rows].join('\n');
+  const listed = (strategy: string, isWanted: (path: TracedPath) => boolean): string => {
+    const path = traces.find((trace) => trace.strategy === strategy)?.paths.find(isWanted);
+    return path ? fenced(pathListing(path, symbols, disassemble)) : '';
+  };
+  const isEoi = ({ name }: TracedPath): boolean => name === EOI;
+  return [
+    `${kernel}, ${LINUX_RUN.vcpus} vCPUs, \`exitless eoi --guest debian --load ${LINUX_RUN.load}\`:`,
+    table,
+    'The EOI of x2APIC, from a handler:',
+    listed('x2apic', isEoi),
+    'The generic write, which it would be without a function of its own; here of another register:',
+    listed('x2apic', ({ name }) => name === OTHER_WRITE),
+    'PV EOI, with the bit set:',
+    listed('pv-eoi', isEoi),
+  ].join('\n\n');
 }
 
 // --- The picture ----------------------------------------------------------------------------------

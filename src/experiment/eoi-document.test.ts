@@ -1,0 +1,13 @@
+import { readFileSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { eoiDocumentParts, pvEoiPicture, withGeneratedParts } from './eoi-document.ts';
+
+const read = (name: string): string => readFileSync(new URL(`../../docs/${name}`, import.meta.url), 'utf8');
+
+describe('docs/eoi.md', () => {
+  it('has the listings, the table and the picture that the code gives (npm run docs writes them anew)', () => {
+    const document = read('eoi.md');
+    expect(document).toBe(withGeneratedParts(document, eoiDocumentParts()));
+    expect(read('pv-eoi.svg')).toBe(pvEoiPicture());
+  });
+});
