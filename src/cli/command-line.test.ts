@@ -65,6 +65,22 @@ describe('bad input', () => {
     ['the tiny guest as a bzImage', () => ['compare', '--boot', 'bzimage'], /--boot: the tiny guest is an ELF file/],
     ['more vCPUs than the tiny guest has room for', () => ['compare', '--smp', '65'], /--smp: the tiny guest has up to 64 vCPUs/],
     ['two guests', () => ['compare', '--guest', 'debian', '--kernel', stub()], /--guest debian: --kernel names another one/],
+    ['no driver to list', () => ['objdump'], /--driver: say which one, of flat, physflat/],
+    [
+      'a state beside itself',
+      () => ['objdump', '--driver', 'flat', '--against', 'callback'],
+      /--against: callback is what --state says/,
+    ],
+    [
+      'a method that the driver lacks',
+      () => ['objdump', '--driver', 'flat', '--method', 'wakeupSecondaryCpu'],
+      /flat has no wakeupSecondaryCpu/,
+    ],
+    [
+      'EOIs of a kernel that moves itself',
+      () => ['eoi', '--kernel', stub(), '--boot', 'bzimage', '--initrd', stub()],
+      /--boot: EOIs are traced of/,
+    ],
     ['an unknown event', () => ['trace', '-o', path('t'), '--events', 'kvm_eio'], /--events: "kvm_eio" is not one of kvm_entry/],
     ['a trace without a file', () => ['trace'], /required option '-o, --output <file>'/],
     ['a trace into no folder', () => ['trace', '-o', path('no/t')], /cannot write the trace .*: its folder does not exist/],
@@ -183,6 +199,35 @@ describe('a bare-metal kernel', () => {
   });
 });
 
+describe('objdump', () => {
+  it('lists two states beside each other, and what their EOIs executed', async () => {
+    const log = vi.spyOn(console, 'log').mockImplementation((text: string) => {
+      stdout += text;
+    });
+    expect(await runCommandLine(['objdump', '--driver', 'x2apic_cluster', '--state', 'before', '--against', 'x2apic-eoi'])).toBe(
+      0,
+    );
+    log.mockRestore();
+    expect(stdout).toMatch(
+      /^native_apic_msr_write: 43 bytes, 15 instructions +│ native_apic_msr_eoi_write: 12 bytes, 5 instructions$/m,
+    );
+    expect(stdout).toMatch(/^\[1\] EOI +280 +19 +1 \(0 taken\) +2 +3 \+ 0 +msr-write +1,619$/m);
+    expect(stdout).toMatch(/^\[1\] EOI +280 +9 +0 +2 +3 \+ 0 +msr-write +1,609$/m);
+  });
+});
+
+describe('eoi', () => {
+  it('lists and counts what ends the interrupts of the tiny guest', async () => {
+    expect(await runCommandLine(['eoi', '--load', '10', '--strategy', 'pv-eoi', '--json', path('eoi.json')]), stderr).toBe(0);
+    expect(stdout).toMatch(/^pv-eoi: 13\d EOIs traced; \d+ written, \d+ elided$/m);
+    expect(stdout).toMatch(/^ {2}\+ {2}9 {2}0f 30 +wrmsr +; exit: msr-write$/m);
+    expect(stdout).toMatch(/jne kvm_guest_apic_eoi_write\+0x16 +; taken$/m);
+    expect(Math.max(...stdout.split('\n').map(({ length }) => length))).toBeLessThanOrEqual(100);
+    const [{ paths, traced }] = JSON.parse(readFileSync(path('eoi.json'), 'utf8')).traces;
+    expect(paths.reduce((sum: number, { calls }: { calls: number }) => sum + calls, 0)).toBe(traced);
+  });
+});
+
 describe('help', () => {
   it.each([
     ['--help'],
@@ -191,6 +236,8 @@ describe('help', () => {
     ['trace', '--help'],
     ['bench', '--help'],
     ['initramfs', '--help'],
+    ['eoi', '--help'],
+    ['objdump', '--help'],
   ])('%s %s has examples', async (...args) => {
     expect(await runCommandLine(args.filter(Boolean))).toBe(0);
     expect(stdout).toMatch(/Examples:\n {2}exitless /);

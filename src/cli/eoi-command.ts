@@ -69,7 +69,8 @@ async function eoi(options: EoiCommandOptions): Promise<void> {
   const json = options.json === undefined ? undefined : new OutputFile(options.json, 'JSON file');
   const progress = new Progress(process.stderr);
   const guest = await loadGuest(options, DEFAULTS, (line) => progress.line(line));
-  if (!guest.tiny && options.boot !== 'pvh') throw new UserError('--boot: EOIs are traced of kernels that start by pvh, at fixed addresses');
+  if (!guest.tiny && options.boot !== 'pvh')
+    throw new UserError('--boot: EOIs are traced of kernels that start by pvh, at fixed addresses');
   const code = guest.tiny ? tinyEoiCode(guest.tiny) : linuxEoiCode(guest.machine.kernel);
   const traces = await traceEois(
     { machine: guest.machine, kvm, strategies, seed },
@@ -81,7 +82,9 @@ async function eoi(options: EoiCommandOptions): Promise<void> {
   const { kernel, initrd } = guest.description;
   const heading = `${kernel}; ${initrd}\n${smp} vCPU${smp > 1 ? 's' : ''}, cost profile ${options.cost.name}, seed ${seed}`;
   process.stdout.write(`${[heading, ...traces.map((trace) => report(trace, code.symbols))].join('\n\n')}\n`);
-  json?.write(`${JSON.stringify({ ...environment(), machine: describeMachine(guest, options), traces: traces.map(plain) }, undefined, 1)}\n`);
+  json?.write(
+    `${JSON.stringify({ ...environment(), machine: describeMachine(guest, options), traces: traces.map(plain) }, undefined, 1)}\n`,
+  );
   json?.close();
 }
 
@@ -93,7 +96,9 @@ function report({ strategy, paths, traced, written, elided, incomplete }: EoiTra
   const listings = listed.map(
     (path) => `[${paths.indexOf(path) + 1}] ${count(path.calls, 'time')}\n${pathListing(path, symbols, disassemble).join('\n')}`,
   );
-  const unseen = incomplete ? [`${count(incomplete, 'call')} left the code that was watched, and ${incomplete === 1 ? 'is' : 'are'} not counted.`] : [];
+  const unseen = incomplete
+    ? [`${count(incomplete, 'call')} left the code that was watched, and ${incomplete === 1 ? 'is' : 'are'} not counted.`]
+    : [];
   const title = `${strategy}: ${count(traced, 'EOI')} traced; ${formatCount(written)} written, ${formatCount(elided)} elided`;
   return [`${title}\n${'═'.repeat(title.length)}`, pathTable(paths, symbols), ...listings, ...unseen].join('\n\n');
 }

@@ -16,6 +16,7 @@ import {
   traceDriverEois,
   UserError,
 } from '../index.ts';
+import { wrapped } from './help-text.ts';
 import { choice } from './option-values.ts';
 
 interface ObjdumpCommandOptions {
@@ -29,8 +30,8 @@ interface ObjdumpCommandOptions {
 const LISTED: readonly ListedMethod[] = [...METHODS, 'ackApicIrq'];
 
 const HELP = `
-Drivers: ${DRIVER_NAMES.join(', ')}
-Methods: ${LISTED.join(', ')}
+Drivers: ${wrapped(DRIVER_NAMES, 90)}
+Methods: ${wrapped(LISTED, 90)}
 States:  before (EOI by the generic write), callback, x2apic-eoi, pv-eoi
 
 Below an eoiWrite stands what the EOIs of a kernel with this driver executed, from ack_APIC_irq to its

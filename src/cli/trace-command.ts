@@ -12,6 +12,7 @@ import {
   UserError,
 } from '../index.ts';
 import { nodeHost, OutputFile } from '../platform/node/index.ts';
+import { wrapped } from './help-text.ts';
 import { addSharedOptions, loadGuest, type SharedDefaults, type SharedOptions } from './machine-options.ts';
 import { describeEnd, exitStatusOf, runMachine } from './machine-run.ts';
 import { choice, seconds, tracepointList } from './option-values.ts';
@@ -50,17 +51,6 @@ Examples:
   exitless trace -o eoi.txt --events kvm_eoi,kvm_pv_eoi,kvm_apic_accept_irq --apic xapic
   exitless trace -o boot.txt --from '' --until 'Run /init' --append console=ttyS0
   exitless trace -o trace.txt --kernel bzImage --initrd initramfs.cpio`;
-
-/** Words in lines of at most `width`, those after the first indented. */
-function wrapped(words: readonly string[], width: number): string {
-  const lines: string[] = [];
-  for (const word of words) {
-    const last = lines.at(-1);
-    if (last !== undefined && last.length + word.length + 2 <= width) lines[lines.length - 1] = `${last}, ${word}`;
-    else lines.push(word);
-  }
-  return lines.join(',\n  ');
-}
 
 export function traceCommand(program: Command, onStatus: (status: number) => void): void {
   addSharedOptions(program.command('trace').description("write a trace of the run: ftrace's text with KVM's events"), DEFAULTS)

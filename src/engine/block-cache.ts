@@ -94,7 +94,7 @@ export class BlockCache {
 
   /** Whether a block's instructions are reported: then it must not be compiled. `linear` is where it starts. */
   isWatched(linear: number): boolean {
-    return this.watched !== undefined && this.watched.pages.has(this.pageNumber(linear));
+    return this.watched?.pages.has(this.pageNumber(linear)) ?? false;
   }
 
   private pageNumber(linear: number): number {

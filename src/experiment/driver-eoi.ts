@@ -45,7 +45,8 @@ export function traceDriverEois(driver: ApicDriver, state: EoiState): DriverEois
   const tracer = machine.traceCalls(points, alsoIn);
   try {
     const result = machine.run({ guestNanoseconds: GUEST_NANOSECONDS });
-    if (result.kind !== 'ended' || result.end !== 'power-off') throw new Error(`${name}, ${state}: the kernel did not get to its end`);
+    if (result.kind !== 'ended' || result.end !== 'power-off')
+      throw new Error(`${name}, ${state}: the kernel did not get to its end`);
     const { paths, incomplete } = tracer;
     const traced = paths.reduce((sum, { calls }) => sum + calls, 0);
     const { written, elided } = machine.counters().total.eois;

@@ -62,21 +62,27 @@ export function linuxEoiCode(kernel: Uint8Array): EoiCode {
   const physical = (address: bigint): number => image.guestPhysical(address);
   return {
     points: [
-      ...calls.map(({ address, kind }): TracePoint => ({
-        guestPhysical: physical(address),
-        kind,
-        name: (register) => (isEoi(register) ? EOI : undefined),
-      })),
-      ...eoiFunctions.map(({ address }): TracePoint => ({
-        guestPhysical: physical(address),
-        kind: 'function',
-        name: () => EOI_FROM_FUNCTION,
-      })),
-      ...writes.map(({ address }): TracePoint => ({
-        guestPhysical: physical(address),
-        kind: 'function',
-        name: (register) => (isEoi(register) ? EOI_FROM_FUNCTION : OTHER_WRITE),
-      })),
+      ...calls.map(
+        ({ address, kind }): TracePoint => ({
+          guestPhysical: physical(address),
+          kind,
+          name: (register) => (isEoi(register) ? EOI : undefined),
+        }),
+      ),
+      ...eoiFunctions.map(
+        ({ address }): TracePoint => ({
+          guestPhysical: physical(address),
+          kind: 'function',
+          name: () => EOI_FROM_FUNCTION,
+        }),
+      ),
+      ...writes.map(
+        ({ address }): TracePoint => ({
+          guestPhysical: physical(address),
+          kind: 'function',
+          name: (register) => (isEoi(register) ? EOI_FROM_FUNCTION : OTHER_WRITE),
+        }),
+      ),
     ],
     alsoIn: symbols.named((name) => name.startsWith(THUNKS) || ON_THE_WAY.includes(name)).map(({ address }) => physical(address)),
     symbols,

@@ -79,7 +79,12 @@ function splitAt(text: string, separator: string): [before: string, behind: stri
 const SHOWN_SHARE = 0.01;
 
 /** What a Linux kernel's EOIs executed, by strategy; and the listings of what the micro-optimisation and the word are about. */
-export function linuxEoiPart(kernel: string, traces: readonly EoiTrace[], symbols: SymbolTable, disassemble: Disassemble): string {
+export function linuxEoiPart(
+  kernel: string,
+  traces: readonly EoiTrace[],
+  symbols: SymbolTable,
+  disassemble: Disassemble,
+): string {
   const shown = ({ paths, traced }: EoiTrace): TracedPath[] => paths.filter(({ calls }) => calls >= traced * SHOWN_SHARE);
   const way = (path: TracedPath): string => {
     const functions = functionsOf(path, symbols);

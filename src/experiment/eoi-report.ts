@@ -64,7 +64,9 @@ export function pathListing({ steps, codeBits }: TracedPath, symbols: SymbolTabl
 
 /** A table of paths: how often, by way of which functions, and at what cost. */
 export function pathTable(paths: readonly TracedPath[], symbols: SymbolTable): string {
-  const rows = paths.map((path): Row => [`[${paths.indexOf(path) + 1}] ${path.name}`, formatCount(path.calls), ...costCells(path)]);
+  const rows = paths.map(
+    (path): Row => [`[${paths.indexOf(path) + 1}] ${path.name}`, formatCount(path.calls), ...costCells(path)],
+  );
   const left = new Set([0]);
   const table = textTable({ head: ['what', 'times', ...COST_HEAD], rows, leftColumns: left });
   const ways = paths.map((path, index) => {

@@ -68,7 +68,9 @@ export async function traceEois(
     if (event.kind !== 'run-finished' || !current) return;
     const { paths, incomplete } = current.tracer;
     const { written, elided, ignored } = current.machine.counters().total.eois;
-    const traced = paths.filter(({ name }) => name === EOI || name === EOI_FROM_FUNCTION).reduce((sum, { calls }) => sum + calls, 0);
+    const traced = paths
+      .filter(({ name }) => name === EOI || name === EOI_FROM_FUNCTION)
+      .reduce((sum, { calls }) => sum + calls, 0);
     traces.push({ strategy: event.record.strategy, paths, traced, written: written + ignored, elided, incomplete });
     current = undefined;
   });
