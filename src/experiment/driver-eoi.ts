@@ -10,6 +10,7 @@ import { buildKernel, type KernelOptions } from '../guest/kernel/kernel.ts';
 import type { TracedPath } from '../machine/call-tracer.ts';
 import { Machine } from '../machine/machine.ts';
 import type { SymbolTable } from '../machine/symbol-table.ts';
+import { platformOf } from './driver-platform.ts';
 import { tinyEoiCode } from './eoi-code.ts';
 
 export interface DriverEois {
@@ -27,7 +28,7 @@ const WORKLOADS: KernelOptions['workloads'] = { timer: 100, 'ping-pong': 100, ne
 /** Without an APIC there is no interrupt to end: the function is called for itself. */
 const CALLS_WITHOUT_APIC = 10;
 
-/** Runs a kernel on one vCPU, with timer ticks, self-IPIs and nested interrupts, and traces every EOI. */
+/** Runs a kernel on one vCPU of the driver's platform, with timer ticks, self-IPIs and nested interrupts, and traces every EOI. */
 export function traceDriverEois(driver: ApicDriver, state: EoiState): DriverEois {
   const { name, bits } = driver;
   const work: KernelOptions =
@@ -40,7 +41,7 @@ export function traceDriverEois(driver: ApicDriver, state: EoiState): DriverEois
         }
       : { workloads: WORKLOADS };
   const kernel = buildKernel({ driver: name, bits, state, ...work });
-  const machine = new Machine({ kernel: kernel.elf, vcpus: 1, memoryBytes: MEMORY_BYTES });
+  const machine = new Machine({ kernel: kernel.elf, vcpus: 1, memoryBytes: MEMORY_BYTES, platform: platformOf(name) });
   const { points, alsoIn, symbols } = tinyEoiCode(kernel, state);
   const tracer = machine.traceCalls(points, alsoIn);
   try {
