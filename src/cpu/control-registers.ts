@@ -27,6 +27,10 @@ function setPageDirectoryPointers(vcpu: Vcpu, pointers: readonly bigint[]): void
   pointers.forEach((pointer, index) => vcpu.set64(state.PDPTE + 8 * index, pointer));
 }
 
+/** Bits above a canonical address's: of 48, and of 57 with 5-level paging. */
+const FOUR_LEVEL_SHIFT = 16n;
+const FIVE_LEVEL_SHIFT = 7n;
+
 export function writeCr0(vcpu: Vcpu, value: bigint): void {
   const old = vcpu.get64(state.CR0);
   if (value >> 32n) generalProtection();
@@ -65,12 +69,13 @@ export function writeCr3(vcpu: Vcpu, value: bigint): void {
 export function writeCr4(vcpu: Vcpu, value: bigint): void {
   const old = vcpu.get64(state.CR4);
   if (value & ~vcpu.model.cr4) generalProtection();
-  if (vcpu.longMode && !(value & Cr4.pae)) generalProtection();
+  if (vcpu.longMode && (!(value & Cr4.pae) || (old ^ value) & Cr4.la57)) generalProtection();
   if (value & Cr4.pcide && !(old & Cr4.pcide) && (!vcpu.longMode || vcpu.get64(state.CR3) & 0xfffn)) generalProtection();
   if ((old ^ value) & (Cr4.pae | Cr4.pge | Cr4.pse | Cr4.smep) && isPae(vcpu.get64(state.CR0), value, vcpu.get64(state.EFER))) {
     setPageDirectoryPointers(vcpu, readPageDirectoryPointers(vcpu, vcpu.get64(state.CR3)));
   }
   vcpu.set64(state.CR4, value);
+  vcpu.set64(state.CANONICAL_SHIFT, value & Cr4.la57 ? FIVE_LEVEL_SHIFT : FOUR_LEVEL_SHIFT);
   if ((old ^ value) & (Cr4.pse | Cr4.pae | Cr4.pge | Cr4.pcide | Cr4.smep | Cr4.smap)) vcpu.mmu.flushAll(vcpu.base);
   vcpu.mmu.contextChanged(vcpu.base);
 }
@@ -199,6 +204,8 @@ export function resetVcpu(vcpu: Vcpu, init: boolean): void {
   vcpu.set64(state.CR0, 0x6000_0010n);
   vcpu.set64(state.DR + 48, 0xffff_0ff0n);
   vcpu.set64(state.DR + 56, 0x400n);
+  vcpu.set64(state.CANONICAL_SHIFT, FOUR_LEVEL_SHIFT);
+  vcpu.set64(state.BASE_CANONICAL_SHIFT, vcpu.model.features.has('la57') ? FIVE_LEVEL_SHIFT : FOUR_LEVEL_SHIFT);
   updateSegments(vcpu);
   vcpu.rip = 0xfff0n;
   vcpu.set64(state.RDX, 0x0006_0f11n);

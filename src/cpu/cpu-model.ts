@@ -29,7 +29,7 @@ const row = (word: FeatureWord, tier: Tier, bits: Record<string, number>): [stri
 
 const WITH_MORE: Record<string, Pick<FeatureDefinition, 'cr4' | 'needs'>> = {
   vme: { cr4: Cr4.vme | Cr4.pvi }, de: { cr4: Cr4.de }, pse: { cr4: Cr4.pse }, pge: { cr4: Cr4.pge }, mce: { cr4: Cr4.mce },
-  pcid: { cr4: Cr4.pcide }, smep: { cr4: Cr4.smep }, smap: { cr4: Cr4.smap }, umip: { cr4: Cr4.umip }, fsgsbase: { cr4: Cr4.fsgsbase }, xsave: { cr4: Cr4.osxsave },
+  pcid: { cr4: Cr4.pcide }, smep: { cr4: Cr4.smep }, smap: { cr4: Cr4.smap }, umip: { cr4: Cr4.umip }, la57: { cr4: Cr4.la57 }, fsgsbase: { cr4: Cr4.fsgsbase }, xsave: { cr4: Cr4.osxsave },
   ssse3: { needs: ['pni'] }, sse4_1: { needs: ['ssse3'] }, sse4_2: { needs: ['sse4_1'] },
   xsaveopt: { needs: ['xsave'] }, xsavec: { needs: ['xsave'] }, xgetbv1: { needs: ['xsave'] },
 }; // biome-ignore format: a table
@@ -46,7 +46,7 @@ const FEATURES: ReadonlyMap<CpuFeature, FeatureDefinition> = new Map([
   ...row('1.ecx', 'extra', { pclmulqdq: 1, movbe: 22, aes: 25 }),
   ...row('7.ebx', 'system', { fsgsbase: 0, tsc_adjust: 1, smep: 7, erms: 9, invpcid: 10, smap: 20 }),
   ...row('7.ebx', 'extra', { bmi1: 3, bmi2: 8, rdseed: 18, adx: 19, clflushopt: 23, clwb: 24, sha_ni: 29 }),
-  ...row('7.ecx', 'extra', { umip: 2, rdpid: 22 }),
+  ...row('7.ecx', 'extra', { umip: 2, la57: 16, rdpid: 22 }),
   ...row('d.1.eax', 'extra', { xsaveopt: 0, xsavec: 1, xgetbv1: 2 }),
   ...row('80000001.edx', 'base', { syscall: 11, nx: 20, lm: 29 }),
   ...row('80000001.edx', 'system', { pdpe1gb: 26, rdtscp: 27 }),

@@ -31,7 +31,7 @@ const SEP = bits(11);
 const CMP_LEGACY = bits(1);
 /** What AMD's extended leaf repeats of leaf 1's EDX. */
 const REPEATED = 0x0183_f3ff;
-const VIRTUAL_BITS = 48;
+const virtualBits = (model: CpuModel): number => (model.features.has('la57') ? 57 : 48);
 const XSAVE_AREA = 576;
 
 const text = (s: string, at: number): number => s.charCodeAt(at) | (s.charCodeAt(at + 1) << 8) | (s.charCodeAt(at + 2) << 16) | (s.charCodeAt(at + 3) << 24);
@@ -91,7 +91,7 @@ export function cpuid(vcpu: Vcpu, leaf: number, subleaf: number, environment: Cp
     case 0x8000_0007:
       return { eax: 0, ebx: 0, ecx: 0, edx: featureBits(model, '80000007.edx') };
     case 0x8000_0008:
-      return { eax: model.physicalAddressBits | (VIRTUAL_BITS << 8), ebx: 0, ecx: (vcpuCount - 1) | (log2ceil(vcpuCount) << 12), edx: 0 };
+      return { eax: model.physicalAddressBits | (virtualBits(model) << 8), ebx: 0, ecx: (vcpuCount - 1) | (log2ceil(vcpuCount) << 12), edx: 0 };
     default:
       return (leaf >>> 28 === 4 && environment.hypervisorLeaf(leaf)) || ZERO;
   }

@@ -25,8 +25,6 @@ const IDT_TABLE = 2;
 /** SS, RSP, RFLAGS, CS and RIP. */
 const FRAME_BYTES64 = 40n;
 
-const canonical = (address: bigint): boolean => BigInt.asUintN(64, BigInt.asIntN(48, address)) === address;
-
 const isContributory = (vector: number): boolean => vector === 0 || (vector >= 10 && vector <= 13);
 
 /**
@@ -135,8 +133,8 @@ function enterLongMode(vcpu: Vcpu, vector: number, code: number, kind: EventKind
   const oldRsp = vcpu.get64(state.RSP);
   let rsp = gate.ist || cpl < oldCpl ? innerStack64(vcpu, cpl, gate.ist, external) : oldRsp;
   rsp &= ~15n;
-  if (!canonical(rsp) || !canonical(BigInt.asUintN(64, rsp - FRAME_BYTES64))) raise(Vector.stackFault, external);
-  if (!canonical(gate.offset)) generalProtection(external);
+  if (!vcpu.isCanonical(rsp) || !vcpu.isCanonical(BigInt.asUintN(64, rsp - FRAME_BYTES64))) raise(Vector.stackFault, external);
+  if (!vcpu.isCanonical(gate.offset)) generalProtection(external);
   const words = [BigInt(selectorAt(vcpu, SS)), oldRsp, pushedFlags(vcpu, vector, kind), BigInt(selectorAt(vcpu, CS)), vcpu.rip];
   if (code >= 0) words.push(BigInt(code));
   // The frame is one run of supervisor writes (user writes where the level stays 3), checked as it goes; nothing else changes before it is done.

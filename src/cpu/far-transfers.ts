@@ -18,8 +18,6 @@ const TASK_GATE = 5;
 const CALL_GATE = 12;
 const TSS_TYPES = [1, 3, 9, 11];
 
-const canonical = (address: bigint): boolean => BigInt.asUintN(64, BigInt.asIntN(48, address)) === address;
-
 /** Checks a code segment as the target of a far jump, call or return, at CPL `cpl`. */
 function codeDescriptor(vcpu: Vcpu, selector: number, d: Descriptor, cpl: number, isReturn: boolean): void {
   const error = selector & 0xfffc;
@@ -33,7 +31,7 @@ function codeDescriptor(vcpu: Vcpu, selector: number, d: Descriptor, cpl: number
 
 function checkOffset(vcpu: Vcpu, d: Segment, offset: bigint): void {
   const long = vcpu.longMode && (d.attributes & Attribute.long) !== 0;
-  if (long ? !canonical(offset) : offset > BigInt(d.limit)) generalProtection();
+  if (long ? !vcpu.isCanonical(offset) : offset > BigInt(d.limit)) generalProtection();
 }
 
 /** CS as real mode loads it: base and selector change; limit and attributes stay, as "unreal" mode left them. */

@@ -14,8 +14,6 @@ export const Msr = {
   syscfg: 0xc001_0010, hwcr: 0xc001_0015, patchLevel: 0x8b, decodeConfig: 0xc001_1029,
 } as const; // biome-ignore format: a table
 
-const canonical = (address: bigint): boolean => BigInt.asUintN(64, BigInt.asIntN(48, address)) === address;
-
 const PLAIN: Record<number, { offset: number; check: 'any' | 'canonical' | 'low32' }> = {
   [Msr.sysenterCs]: { offset: state.SYSENTER_CS, check: 'any' },
   [Msr.sysenterEsp]: { offset: state.SYSENTER_ESP, check: 'canonical' },
@@ -81,7 +79,7 @@ export function readCpuMsr(vcpu: Vcpu, msr: number): bigint | undefined {
 export function writeCpuMsr(vcpu: Vcpu, msr: number, value: bigint): 'done' | 'gp' | 'unknown' {
   const plain = plainOf(vcpu, msr);
   if (plain) {
-    if ((plain.check === 'canonical' && !canonical(value)) || (plain.check === 'low32' && value >> 32n)) return 'gp';
+    if ((plain.check === 'canonical' && !vcpu.isCanonicalBase(value)) || (plain.check === 'low32' && value >> 32n)) return 'gp';
     vcpu.set64(plain.offset, value);
     return 'done';
   }

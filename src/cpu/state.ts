@@ -167,6 +167,12 @@ export const LAST_FAULT = 1352;
 export const FRUITLESS_FAULTS = 1360;
 /** Error code of the page fault that a quiet walk met, -1 for a non-canonical address. i32 */
 export const FAULT_CODE = 1364;
+/**
+ * How far to shift an address up and back to see whether it is canonical: 16, or under CR4.LA57 7; and what bases of segments and tables and
+ * MSRs must be, which goes by what the processor has. i64 each.
+ */
+export const CANONICAL_SHIFT = 1376;
+export const BASE_CANONICAL_SHIFT = 1384;
 /** Non-zero while generated code may deliver page faults by itself: not while an instruction runs alone. i32 */
 export const TAKES_FAULTS = 1368;
 

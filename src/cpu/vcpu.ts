@@ -21,7 +21,7 @@ export const STATUS_FLAGS = 0x8d5n;
 
 export const Cr0 = { pe: 1n, mp: 2n, em: 4n, ts: 8n, et: 16n, ne: 32n, wp: 1n << 16n, am: 1n << 18n, nw: 1n << 29n, cd: 1n << 30n, pg: 1n << 31n } as const;
 export const Cr4 = {
-  vme: 1n, pvi: 2n, tsd: 4n, de: 8n, pse: 16n, pae: 32n, mce: 64n, pge: 128n, pce: 256n, osfxsr: 512n, osxmmexcpt: 1024n, umip: 2048n,
+  vme: 1n, pvi: 2n, tsd: 4n, de: 8n, pse: 16n, pae: 32n, mce: 64n, pge: 128n, pce: 256n, osfxsr: 512n, osxmmexcpt: 1024n, umip: 2048n, la57: 4096n,
   fsgsbase: 1n << 16n, pcide: 1n << 17n, osxsave: 1n << 18n, smep: 1n << 20n, smap: 1n << 21n,
 } as const; // biome-ignore format: a table
 export const Efer = { sce: 1n, lme: 1n << 8n, lma: 1n << 10n, nxe: 1n << 11n } as const;
@@ -49,6 +49,8 @@ export function raise(vector: number, code = -1): never {
 /** #GP with a selector or 0. */
 export const generalProtection = (code = 0): never => raise(Vector.generalProtection, code);
 export const undefinedOpcode = (): never => raise(Vector.undefinedOpcode);
+
+const signExtends = (address: bigint, shift: number): boolean => BigInt.asUintN(64, BigInt.asIntN(64 - shift, address)) === address;
 
 export class Vcpu {
   readonly index: number;
@@ -94,6 +96,10 @@ export class Vcpu {
   get protectedMode(): boolean { return (this.get64(state.CR0) & Cr0.pe) !== 0n; }
   get virtual8086(): boolean { return (this.get64(state.RFLAGS) & Flag.virtual8086) !== 0n; }
   get virtualModeExtensions(): boolean { return (this.get64(state.CR4) & Cr4.vme) !== 0n; }
+  /** Whether an address is canonical, as code and data addresses have to be now. */
+  isCanonical(address: bigint): boolean { return signExtends(address, this.get32(state.CANONICAL_SHIFT)); }
+  /** The same of bases and of addresses in MSRs, which goes by the width that the processor has, whatever paging is in use. */
+  isCanonicalBase(address: bigint): boolean { return signExtends(address, this.get32(state.BASE_CANONICAL_SHIFT)); }
   get interruptsEnabled(): boolean { return (this.get32(state.RFLAGS) & Number(Flag.interrupt)) !== 0; }
 
   get rflags(): bigint {

@@ -6,6 +6,7 @@
 
 import { Access, FAULTED, MMIO } from '../cpu/mmu.ts';
 import * as state from '../cpu/state.ts';
+import { isCanonical } from '../isa/canonical.ts';
 import { attributesOf, baseOf, isCode64, isInGdt, limitOf } from '../isa/descriptor.ts';
 import { type Expression, i32, i64, select } from '../wasm/expression.ts';
 import type { FunctionReference } from '../wasm/function-builder.ts';
@@ -59,7 +60,7 @@ export function buildEventDelivery(module: ModuleBuilder, fill: FunctionReferenc
       leaveIf(linear.eq(MMIO).or(linear.eq(FAULTED)));
       return linear;
     };
-    const canonical = (address: Expression): Expression => address.shl(16).shrS(16).eq(address);
+    const canonical = (address: Expression): Expression => isCanonical(address, vcpu.load('i64.load', state.CANONICAL_SHIFT));
 
     leaveIf(vcpu.load('i32.load', state.EFER).and(EFER_LMA).eqz());
     // The gate.

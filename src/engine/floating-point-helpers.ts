@@ -71,8 +71,7 @@ export function floatingPointHelpers(engine: Engine): Helpers {
   /** Processors look at the last byte of an image first, once the address is canonical. */
   const check = (vcpu: Vcpu, address: bigint, bytes: number, kind: number): void => {
     const last = address + BigInt(bytes - 1);
-    const canonical = BigInt.asUintN(64, BigInt.asIntN(48, address)) === address;
-    for (const end of canonical ? [last, address] : [address]) vcpu.mmu.translate(vcpu.base, BigInt.asIntN(64, end), access(vcpu) | kind);
+    for (const end of vcpu.isCanonical(address) ? [last, address] : [address]) vcpu.mmu.translate(vcpu.base, BigInt.asIntN(64, end), access(vcpu) | kind);
   };
   const aligned = (vcpu: Vcpu, alignment: bigint): bigint => {
     const address = vcpu.argument(0);

@@ -119,7 +119,7 @@ export function createHelpers(engine: Engine, environment: Environment): Helpers
       const pcid = Number(low & 0xfffn);
       if (type > 3n || low >> 12n) generalProtection();
       if (type <= 1n && pcid !== 0 && !(vcpu.get64(state.CR4) & Cr4.pcide)) generalProtection();
-      if (type === 0n && BigInt.asUintN(64, BigInt.asIntN(48, address)) !== address) generalProtection();
+      if (type === 0n && !vcpu.isCanonical(address)) generalProtection();
       if (type === 0n) engine.flushPcid(base, pcid, address);
       else if (type === 1n) engine.flushPcid(base, pcid);
       else engine.flushAll(base);

@@ -5,6 +5,7 @@
  */
 
 import * as state from '../cpu/state.ts';
+import { isCanonical } from '../isa/canonical.ts';
 import type { CodeMode } from '../isa/decoder.ts';
 import type { OperandSpecification } from '../isa/encoding.ts';
 import type { Instruction } from '../isa/instruction.ts';
@@ -693,7 +694,7 @@ export class InterpreterSemantics implements Semantics {
 
   checkTarget(address: Expression, first: () => void = () => {}): void {
     const limit = this.vcpu.load('i64.load32_u', state.CS + state.SEGMENT_LIMIT);
-    this.f.if(this.longMode ? address.shl(16).shrS(16).ne(address) : address.gtU(limit), () => {
+    this.f.if(this.longMode ? isCanonical(address, this.state64(state.CANONICAL_SHIFT)).eqz() : address.gtU(limit), () => {
       first();
       this.raiseWithCode(EXCEPTION_GP, 0);
     });

@@ -1,12 +1,13 @@
 /**
  * The WebAssembly behind every memory access that the inline TLB lookup does not settle: the page walk, TLB fills,
  * accesses across pages, MMIO, writes to pages that code was decoded from. SDM 3A chapter 4, APM 2 chapter 5.
- * Limits: no 5-level paging; a split access reads MMIO as all ones and drops its part of a write.
+ * Limits: a split access reads MMIO as all ones and drops its part of a write.
  */
 
 import type { CpuModel } from '../cpu/cpu-model.ts';
 import { Access, FAULTED, MMIO } from '../cpu/mmu.ts';
 import * as state from '../cpu/state.ts';
+import { isCanonical } from '../isa/canonical.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { FOUR_GIB } from '../memory/guest-memory.ts';
 import { apply, type Expression, i32, i64, select } from '../wasm/expression.ts';
@@ -25,6 +26,7 @@ const CR0_PG = 0x8000_0000 | 0;
 const CR0_WP = 0x10000;
 const CR4_PSE = 1 << 4;
 const CR4_PAE = 1 << 5;
+const CR4_LA57 = 1 << 12;
 const CR4_SMEP = 1 << 20;
 const CR4_SMAP = 1 << 21;
 const EFER_LMA = 1 << 10;
@@ -148,7 +150,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
       });
       f.call(imports.pageFault, vcpu, code);
     };
-    /** Entries of 8 bytes, of the given levels (3 is the PML4, 0 the page table); `done` is left for with the address in `physical`. */
+    /** Entries of 8 bytes, of the given levels (4 is the PML5, 0 the page table); `done` is left for with the address in `physical`. */
     const walkWide = (levels: number[], reservedMask: bigint, done: Label): void => {
       for (const level of levels) {
         const index = f.get(virtual).shrU(12 + 9 * level).and(511).shl(3);
@@ -217,13 +219,14 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
         f.set(physical, vcpu.load('i64.load', state.CR3).and(addressMask));
         f.block((done) => {
           f.if(efer.and(EFER_LMA), () => {
-            f.if(address.shl(16).shrS(16).ne(address), () => {
+            f.if(isCanonical(address, vcpu.load('i64.load', state.CANONICAL_SHIFT)).eqz(), () => {
               f.if(access.and(Access.probe | Access.quiet), () => {
                 f.store('i32.store', vcpu, -1, state.FAULT_CODE);
                 f.return(FAULTED);
               });
               f.call(imports.nonCanonical, vcpu);
             });
+            if (model.features.has('la57')) f.if(cr4.and(CR4_LA57), () => walkWide([4], LONG_MODE_ADDRESS & abovePhysical, done));
             walkWide([3, 2, 1, 0], LONG_MODE_ADDRESS & abovePhysical, done);
             f.branch(done);
           });
@@ -310,7 +313,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     const f = alignment;
     const [vcpu, address, bytes] = [f.parameter(0), f.parameter(1), f.parameter(2)];
     const misaligned = address.wrap().and(bytes.sub(1)).nonZero().and(bytes.leU(8));
-    const canonical = address.shl(16).shrS(16).eq(address);
+    const canonical = isCanonical(address, vcpu.load('i64.load', state.CANONICAL_SHIFT));
     f.if(checksAlignment(vcpu).and(misaligned).and(canonical), () => void f.call(imports.raise, vcpu, i32(ALIGNMENT_CHECK), i32(0)));
   }
 

@@ -6,6 +6,7 @@
 
 import * as state from '../cpu/state.ts';
 import { apply, type Expression, i32, i64, select } from '../wasm/expression.ts';
+import { isCanonical } from './canonical.ts';
 import { attributesOf, baseOf, dplOf, isCode64, isInGdt, isPlainData, limitOf } from './descriptor.ts';
 import { instruction } from './instruction.ts';
 import type { Operand, Semantics } from './semantics.ts';
@@ -285,7 +286,7 @@ for (const [digit, name, segment, write] of [
     x.f.if(x.state32(state.CR4).and(1 << 16).eqz(), () => x.raise(UNDEFINED_OPCODE));
     if (!write) return operand.write(x.state64(segment + state.SEGMENT_BASE));
     const base = operand.unsigned();
-    x.f.if(base.shl(16).shrS(16).ne(base), () => x.raiseWithCode(13, 0));
+    x.f.if(isCanonical(base, x.state64(state.BASE_CANONICAL_SHIFT)).eqz(), () => x.raiseWithCode(13, 0));
     x.setState64(segment + state.SEGMENT_BASE, base);
   });
 }
@@ -329,7 +330,7 @@ function returnWithin64BitCode(x: Semantics): void {
     const cs = f.let(word(1).wrap().and(0xffff));
     const flags = f.let(word(2).and(IRET_FLAGS));
     const cpl = f.let(cs.and(3));
-    unless(rip.shl(16).shrS(16).eq(rip).and(cpl.eqz().or(cpl.eq(3))));
+    unless(isCanonical(rip, x.state64(state.CANONICAL_SHIFT)).and(cpl.eqz().or(cpl.eq(3))));
     const code = descriptorOf(cs);
     const codeAttributes = f.let(attributesOf(code));
     unless(isCode64(codeAttributes, cpl));
@@ -463,7 +464,7 @@ for (const [digit, name, base, limit] of [[0, 'GDT', state.GDTR_BASE, state.GDTR
     const size = x.load(address, 16, 'unsigned');
     const value = x.load(address.add(2), fullWidth(x), 'unsigned');
     const start = x.f.let(x.longMode || x.operandBits !== 16 ? value : value.and(0xff_ffff));
-    if (x.longMode) x.f.if(start.shl(16).shrS(16).ne(start), () => x.raiseWithCode(13, 0));
+    if (x.longMode) x.f.if(isCanonical(start, x.state64(state.BASE_CANONICAL_SHIFT)).eqz(), () => x.raiseWithCode(13, 0));
     x.setState64(base, start);
     x.setState32(limit, size.wrap());
   });

@@ -16,6 +16,7 @@ import {
   SHELL_INIT,
   UserError,
 } from '../../src/index.ts';
+import { MAX_CPU_MODEL } from '../../src/cpu/cpu-model.ts';
 import { debianGuestFiles, type GuestFiles, readInput } from '../../src/platform/node/index.ts';
 
 const files = await debianGuestFiles().catch((error: unknown): GuestFiles | undefined => {
@@ -78,6 +79,12 @@ describe.skipIf(!files)('Debian’s cloud kernel', () => {
     { vcpus, apic: 'x2apic' as const, kvm: KVM_ON, kvmName: 'on' },
   ]);
   const hidden = [1, 4].map((vcpus) => ({ vcpus, apic: 'xapic' as const, kvm: KVM_OFF, kvmName: 'off' }));
+
+  it('turns 5-level paging on where the processor has it and the kernel unpacks itself', () => {
+    const { result, output } = boot('echo "la57=$(grep -o -m 1 -w la57 /proc/cpuinfo)"\nexit', { cpu: MAX_CPU_MODEL, boot: 'bzimage' });
+    expect(result, output.slice(-2000)).toMatchObject(POWERED_OFF);
+    expect(valueOf(output, 'la57')).toBe('la57');
+  });
 
   it.each([...shapes, ...hidden])('boots to a shell: $vcpus vCPUs, $apic, KVM $kvmName', ({ vcpus, apic, kvm }) => {
     const script = [

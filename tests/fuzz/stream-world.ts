@@ -262,6 +262,7 @@ function enter(vcpu: Vcpu, mode: ModeName, { cpl, paging, cr0: extra0, cr4, flag
   const fiveLevels = paging === '5-level' ? vcpu.model.cr4 & (1n << 12n) : 0n;
   vcpu.set64(state.CR0, extra0 | (real ? 0n : Cr0.pe) | (paging === 'none' ? 0n : Cr0.pg));
   vcpu.set64(state.CR4, (cr4 & vcpu.model.cr4) | fiveLevels);
+  if (fiveLevels) vcpu.set64(state.CANONICAL_SHIFT, 7n);
   vcpu.set64(state.CR3, BigInt(paging === '5-level' && !fiveLevels ? PML4 : ROOT[paging]));
   vcpu.set64(state.EFER, long ? Efer.sce | Efer.lme | Efer.lma | Efer.nxe : paging === 'PAE' ? Efer.nxe | Efer.sce : 0n);
   for (let i = 0; i < 4; i++) vcpu.set64(state.PDPTE + 8 * i, BigInt(PAE_PD | PRESENT));
