@@ -4,7 +4,7 @@
  */
 
 import { setCpl, setSegment } from '../../src/cpu/segments.ts';
-import { MAX_CPU_MODEL } from '../../src/cpu/cpu-model.ts';
+import { type CpuModel, parseCpuModel } from '../../src/cpu/cpu-model.ts';
 import { resetVcpu } from '../../src/cpu/control-registers.ts';
 import * as state from '../../src/cpu/state.ts';
 import { Cr0, Cr4, Efer, type Vcpu, Vector } from '../../src/cpu/vcpu.ts';
@@ -26,8 +26,11 @@ const [PRESENT, WRITABLE, USER, NO_EXECUTE] = [1n, 2n, 4n, 1n << 63n];
 const CODE64 = 0x00a0_fb00;
 const DATA = 0x00c0_f300;
 
-/** Nothing here reaches the machine around the engine, which has all features. */
-const NOTHING = new Proxy({ model: MAX_CPU_MODEL } as Environment, {
+/** All features but what the recorded processor lacks: with 5-level paging bases have 57 bits. */
+const RECORDED = (parseCpuModel('max,-la57') as { ok: true; value: CpuModel }).value;
+
+/** Nothing here reaches the machine around the engine. */
+const NOTHING = new Proxy({ model: RECORDED } as Environment, {
   get: (target, name) =>
     Reflect.get(target, name) ??
     (() => {
