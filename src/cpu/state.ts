@@ -36,14 +36,6 @@ export const RFLAGS = 184;
 export const BUDGET = 192;
 /** The decoded operation that is running, stored before anything that may fault or look at RIP; an i32. */
 export const CURRENT_OP = 200;
-/** Why generated code returned to the run loop; see engine/. i32 */
-export const EXIT_CODE = 204;
-/** Something waits for the run loop; RIP is right. */
-export const EXIT_LEAVE = 0;
-/** Go on at RIP. */
-export const EXIT_LOOKUP = 1;
-/** Go on at the operation NEXT_OP, in a block that was paid for. */
-export const EXIT_INTERPRET = 2;
 /** RIP, true only outside of generated code (and while a helper that synchronised it runs). */
 export const RIP = 208;
 /** Cycles of this vCPU that are no instructions: charged or slept. An i64. */
@@ -144,8 +136,6 @@ export const BOUNCE = 1216;
 export const ARGUMENT = 1248;
 /** Guest-physical address of the last page walk, an i64: where an MMIO access goes. */
 export const PHYSICAL = 1280;
-/** Linear address of the operation that EXIT_INTERPRET means, an i32. */
-export const NEXT_OP = 1288;
 /** PAE paging's four page-directory pointers, i64 each: registers that are loaded with CR3 (control-registers.ts). */
 export const PDPTE = 1296;
 /** What tells jump targets of the same RIP apart: in legacy modes CS's base in the upper half, an i64. */

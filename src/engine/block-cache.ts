@@ -69,6 +69,8 @@ export class BlockCache {
   private watched: WatchedCode | undefined;
   /** Of the last single instruction: that it is one iteration of a repeated one, and what else than its count ends that. */
   iteration: { addressBits: 16 | 32 | 64; until: 'equal' | 'unequal' | undefined } | undefined;
+  /** Operations of the last single instruction, what closes it included. */
+  singleOperations = 0;
   decodedInstructions = 0;
   invalidatedBlocks = 0;
   flushes = 0;
@@ -117,9 +119,14 @@ export class BlockCache {
   }
 
   /** The block decoded from `linear` on, if it is there already. */
-  known(linear: number, codeBits: CodeBits): Block | undefined {
-    const op = this.blocks[codeBits >> 5].get(linear);
+  known(linear: number, mode: CodeMode): Block | undefined {
+    const op = this.blocks[mode >> 5].get(linear);
     return op === undefined ? undefined : this.byOperation.get(op);
+  }
+
+  /** All blocks with bytes in the page at `linear`. */
+  inPage(linear: number): readonly Block[] {
+    return this.pages.get(Math.floor((linear - this.memory.ramBase) / PAGE)) ?? [];
   }
 
   /** A block of the one instruction at `linear`, not kept. */
@@ -227,7 +234,10 @@ export class BlockCache {
       const end = i + 1 < begins.length ? begins[i + 1] : closed ? op : op - L.OP_SIZE;
       for (let o = begins[i]; o < end; o += L.OP_SIZE) this.set16(o, L.OP_REMAINING, count - 1 - i);
     }
-    if (limit === 1) return first;
+    if (limit === 1) {
+      this.singleOperations = (op - first) / L.OP_SIZE;
+      return first;
+    }
     if (checksLimit) this.set(first, L.OP_IMMEDIATE, position - pageStart - 1);
     this.next = op;
     const block: Block = {

@@ -94,9 +94,7 @@ export class Engine implements Mmu {
         code_written: (linear, bytes) => this.cache.invalidate(linear >>> 0, bytes),
         resolve: (base) => this.resolve(base),
         resolve_link: (base, op, link) => this.resolveLink(base, op, link),
-        hot: (_base, block) => {
-          if (!this.cache.isWatched(this.cache.blockOf(block)?.start ?? 0)) this.jit?.hot(block);
-        },
+        hot: (base, block) => this.jit?.hot(base, block),
         raise: (_base, vector, code) => raise(vector, code),
         check_page: (base, op) => this.checkPage(this.vcpuAt(base), op),
         data_access: (base, bytes, how) => this.dataAccess(base, bytes, how),
@@ -242,14 +240,6 @@ export class Engine implements Mmu {
     deliver(vcpu, vector, -1, kind, restart);
   }
 
-  private interpretStep(vcpu: Vcpu, op: number): void {
-    const { view } = this.memory;
-    this.words[(vcpu.base + state.EXIT_CODE) >> 2] = state.EXIT_LEAVE;
-    view.setUint16(op + L.OP_HANDLER, view.getUint16(op + L.OP_INTERPRETED, true), true);
-    this.words[(vcpu.base + state.BUDGET) >> 2]++;
-    this.interpreter.exports.enter(vcpu.base, op);
-  }
-
   /** Whether the next instruction is one to run by itself: to trap behind it, or to look for a breakpoint in front of it. */
   private mustStep(vcpu: Vcpu): boolean {
     const { words } = this;
@@ -382,7 +372,7 @@ export class Engine implements Mmu {
     // MOV SS and POP SS hold debug exceptions back too; what IRET loads into RF stays there.
     const kind = { iteration, shadowsDebug: map === 0 && ((opcode === 0x8e && (reg & 7) === 2) || opcode === 0x17), returns: map === 0 && opcode === 0xcf };
     if (!vcpu.code64) this.checkLimit(vcpu, op);
-    else if (this.compilesSteps) this.jit?.compileSingle(op, linear);
+    else if (this.compilesSteps) this.jit?.compileSingle(op, linear, state.CODE_64);
     const ip = BigInt((linear - this.memory.ramBase) % PAGE);
     vcpu.set64(state.CODE_BASE, vcpu.rip - ip);
     // The rest of the slice is put aside; what is taken from it meanwhile stays away.
@@ -391,8 +381,6 @@ export class Engine implements Mmu {
     words[budgetWord] = 1;
     try {
       this.interpreter.exports.enter(vcpu.base, op);
-      // A compiled step that leaves to the interpreter has not happened: it is the interpreter's then.
-      if (words[(vcpu.base + state.EXIT_CODE) >> 2] === state.EXIT_INTERPRET) this.interpretStep(vcpu, op);
     } finally {
       words[budgetWord] += this.stepReserve;
       this.setRetiredBase(vcpu, this.retiredBase + this.stepReserve);

@@ -12,6 +12,7 @@ import type { Instruction } from '../isa/instruction.ts';
 import type { Bits, FlagWords, Operand, Semantics, SharedFunction } from '../isa/semantics.ts';
 import { apply, type Expression, i32, i64, type Operand as Value, select, v128 } from '../wasm/expression.ts';
 import type { FunctionBuilder, FunctionReference, Local, Signature } from '../wasm/function-builder.ts';
+import { jumpBlock, jumpEntry, jumpHit } from './jump-cache.ts';
 import * as L from './layout.ts';
 
 export const HANDLER: Signature = { parameters: ['i32', 'i32'], results: [] };
@@ -55,8 +56,8 @@ export interface Variant {
   repeat: 'none' | 'rep' | 'repne';
 }
 
-/** Entries after which a block is worth compiling. */
-export const HOT = 8000;
+/** Entries after which a block is worth compiling, and each time so many after that: a power of two. */
+export const HOT = 8192;
 
 /** Access of an operand: read, written, or read and written. */
 type Access = 'r' | 'w' | 'm';
@@ -666,7 +667,7 @@ export class InterpreterSemantics implements Semantics {
     return this.f.let(this.wrapIp(this.vcpu.load('i64.load', state.CODE_BASE).add(this.op.load('i64.load16_u', L.OP_NEXT_IP))));
   }
 
-  target(_operand: Operand): Expression {
+  target(_operand?: Operand): Expression {
     const target = this.vcpu.load('i64.load', state.CODE_BASE).add(this.op.load('i64.load', L.OP_IMMEDIATE));
     return this.f.let(this.operandBits === 16 ? target.zeroExtend(16) : this.wrapIp(target));
   }
@@ -721,11 +722,39 @@ export class InterpreterSemantics implements Semantics {
     this.enter(f.get(block));
   }
 
+  /** Follows the link of a direct branch within its page. */
+  followBranch(): void {
+    this.follow(L.OP_LINK, () => this.target());
+  }
+
   goTo(address: Expression): void {
     const { f } = this;
     const block = f.call(this.targets.lookup, this.vcpu, address);
     f.if(block.eqz(), () => f.return());
+    // Where it went last: what a compiler takes for the way it goes.
+    if (this.mnemonic === 'CALL' || this.mnemonic === 'JMP') f.store('i32.store', this.op, block, L.OP_LINK);
     this.enter(block);
+  }
+
+  /** The same, with a short way to a region: what the jump cache has for flat code, as `lookup` finds it. Regions are the handlers from `firstRegion` on. */
+  goToRegion(address: Expression, firstRegion: number): void {
+    const { f, vcpu } = this;
+    const word = (offset: number): Expression => vcpu.load('i32.load', offset);
+    const context = f.let(word(state.TLB_BASE));
+    const entry = jumpEntry(f, context, address);
+    const codeMode = f.let(word(state.CODE_MODE));
+    // The key of other code has CS's base in it.
+    const flat = codeMode.and(state.CODE_64).nonZero();
+    f.if(jumpHit(entry, address, context.load('i32.load', L.CONTEXT_GENERATION).or(codeMode)).and(flat), () => {
+      const block = f.let(jumpBlock(entry));
+      const isRegion = block.load('i32.load16_u', L.OP_HANDLER).geU(firstRegion);
+      const budget = f.let(word(state.BUDGET));
+      f.if(block.nonZero().and(isRegion).and(budget.gtS(0)), () => {
+        this.setState64(state.CODE_BASE, address.sub(block.load('i64.load16_u', L.OP_IP)));
+        this.pay(block, budget);
+      });
+    });
+    this.goTo(address);
   }
 
   /** Enters a block if the budget lasts, otherwise leaves to the run loop in front of it. */
@@ -736,11 +765,22 @@ export class InterpreterSemantics implements Semantics {
       this.setState64(state.RIP, this.vcpu.load('i64.load', state.CODE_BASE).add(block.load('i64.load16_u', L.OP_IP)));
       f.return();
     });
+    this.pay(block, budget);
+  }
+
+  /** Takes a block's length from the budget, counts its entries, and runs it. */
+  private pay(block: Expression, budget: Expression): void {
+    const { f } = this;
     this.setState32(state.BUDGET, budget.sub(block.load('i32.load16_u', L.OP_REMAINING)).sub(1));
     const heat = f.let(block.load('i32.load16_u', L.OP_HEAT).add(1));
     f.store('i32.store16', block, heat, L.OP_HEAT);
-    f.if(heat.eq(HOT), () => f.call(this.targets.hot, this.vcpu, block));
+    f.if(heat.and(HOT - 1).eqz(), () => f.call(this.targets.hot, this.vcpu, block));
     f.returnCallIndirect(this.targets.handlerType, HANDLER, block.load('i32.load16_u', L.OP_HANDLER), this.vcpu, block);
+  }
+
+  /** Runs this operation's own handler, where a block's first may have a region's. */
+  interpret(): void {
+    this.f.returnCallIndirect(this.targets.handlerType, HANDLER, this.op.load('i32.load16_u', L.OP_INTERPRETED), this.vcpu, this.op);
   }
 
   /** Runs the operation behind this one. */

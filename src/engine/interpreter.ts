@@ -9,6 +9,7 @@ import '../isa/all.ts';
 import { type CodeMode, buildDecodeTables, type Decoded, type Form, forms } from '../isa/decoder.ts';
 import type { Operand, SharedFunction } from '../isa/semantics.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
+import { type Expression, i32 } from '../wasm/expression.ts';
 import type { FunctionBuilder, FunctionReference } from '../wasm/function-builder.ts';
 import { ModuleBuilder } from '../wasm/module-builder.ts';
 import { HANDLER, type HandlerTargets, InterpreterSemantics, type RmKind, sizeBits, type Variant } from './interpreter-semantics.ts';
@@ -44,6 +45,11 @@ export interface InterpreterExports {
   enter(vcpu: number, op: number): void;
   /** Runs from RIP. */
   run(vcpu: number): void;
+  /** What compiled regions leave by (jit/region-state.ts). */
+  go_to(vcpu: number, rip: bigint): void;
+  interpret(vcpu: number, op: number): void;
+  follow_taken(vcpu: number, op: number): void;
+  follow_next(vcpu: number, op: number): void;
   fill(vcpu: number, address: bigint, access: number): number;
   /** See memory-access.ts; what compiled regions call. */
   fill_quiet: (...args: never[]) => number;
@@ -340,58 +346,24 @@ function generate(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model
     }
   }
 
-  const enter = module.function('enter', HANDLER);
-  {
-    const x = new InterpreterSemantics(enter, targets, { mnemonic: 'enter' }, { operandBits: 64, addressBits: 64, codeBits: 64, rm: 'register', repeat: 'none' });
-    x.enter(enter.parameter(1));
-  }
+  const semantics = (f: FunctionBuilder, op: Expression): InterpreterSemantics =>
+    new InterpreterSemantics(f, targets, { mnemonic: f.name }, { operandBits: 64, addressBits: 64, codeBits: 64, rm: 'register', repeat: 'none' }, op);
+  /** A function that does what `build` says with an operation, its second parameter. */
+  const onOperation = (name: string, build: (x: InterpreterSemantics) => void): FunctionReference => {
+    const f = module.function(name, HANDLER);
+    build(semantics(f, f.parameter(1)));
+    return f;
+  };
+  const enter = onOperation('enter', (x) => x.enter(x.op));
+  const interpret = onOperation('interpret', (x) => x.interpret());
+  const followTaken = onOperation('follow_taken', (x) => x.followBranch());
+  const followNext = onOperation('follow_next', (x) => x.goOn());
+  const goTo = module.function('go_to', { parameters: ['i32', 'i64'], results: [] });
+  semantics(goTo, i32(0)).goToRegion(goTo.parameter(1), handlers.length);
   const run = module.function('run', { parameters: ['i32'], results: [] });
-  {
-    // Compiled regions come back here to have the next block found; the interpreter's handlers only to leave.
-    const vcpu = run.parameter(0);
-    const word = (offset: number) => vcpu.load('i32.load', offset);
-    const block = run.local('i32');
-    run.loop((again) => {
-      const rip = run.let(vcpu.load('i64.load', state.RIP));
-      // The jump cache's hit in 64-bit code, as `lookup` finds it.
-      const context = run.let(word(state.TLB_BASE));
-      const entry = run.let(context.add(rip.wrap().xor(rip.shrU(12).wrap()).and(L.JUMP_ENTRIES - 1).mul(L.JUMP_ENTRY_SIZE)));
-      const mode = context.load('i32.load', L.CONTEXT_GENERATION).or(state.CODE_64);
-      run.set(block, entry.load('i32.load', L.JUMP_CACHE + 8));
-      const hit = entry.load('i64.load', L.JUMP_CACHE).eq(rip).and(entry.load('i32.load', L.JUMP_CACHE + 12).eq(mode)).and(word(state.CODE_MODE).eq(state.CODE_64));
-      run.if(
-        hit.and(run.get(block).nonZero()).and(run.get(block).load('i32.load16_u', L.OP_HANDLER).ne(microOp.stale)),
-        () => run.store('i64.store', vcpu, rip.sub(run.get(block).load('i64.load16_u', L.OP_IP)), state.CODE_BASE),
-        () => {
-          run.set(block, run.call(access.lookup, vcpu, rip));
-          run.if(run.get(block).eqz(), () => run.return());
-        },
-      );
-      run.store('i32.store', vcpu, state.EXIT_LEAVE, state.EXIT_CODE);
-      const handler = run.let(run.get(block).load('i32.load16_u', L.OP_HANDLER));
-      run.if(
-        handler.geU(handlers.length),
-        () => {
-          // A region is hot already: in without counting, if the budget lasts.
-          const budget = run.let(word(state.BUDGET));
-          run.if(budget.leS(0), () => run.return());
-          run.store('i32.store', vcpu, budget.sub(run.get(block).load('i32.load16_u', L.OP_REMAINING)).sub(1), state.BUDGET);
-          run.callIndirect(targets.handlerType, HANDLER, handler, vcpu, run.get(block));
-        },
-        () => run.call(enter, vcpu, run.get(block)),
-      );
-      run.loop((resume) => {
-        run.if(word(state.EXIT_CODE).eq(state.EXIT_INTERPRET), () => {
-          run.store('i32.store', vcpu, state.EXIT_LEAVE, state.EXIT_CODE);
-          run.callIndirect(targets.handlerType, HANDLER, word(state.NEXT_OP).load('i32.load16_u', L.OP_INTERPRETED), vcpu, word(state.NEXT_OP));
-          run.branch(resume);
-        });
-      });
-      run.branchIf(again, word(state.EXIT_CODE).nonZero());
-    });
-  }
+  run.returnCall(goTo, run.parameter(0), run.parameter(0).load('i64.load', state.RIP));
   module.table(handlers, REGION_CAPACITY);
-  for (const reference of [enter, run, access.fill, access.fillQuiet, access.codeCheck, access.enterHandler, ...sharedFunctions.values()]) module.export(reference);
+  for (const reference of [enter, run, goTo, interpret, followTaken, followNext, access.fill, access.fillQuiet, access.codeCheck, access.enterHandler, ...sharedFunctions.values()]) module.export(reference);
 
   const bytes = module.bytes();
   const sharedSignatures = [...sharedFunctions.values()].map(({ name, signature }) => ({ name, signature }));

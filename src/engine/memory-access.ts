@@ -14,6 +14,7 @@ import { apply, type Expression, i32, i64, select } from '../wasm/expression.ts'
 import type { FunctionBuilder, FunctionReference, Label } from '../wasm/function-builder.ts';
 import type { ModuleBuilder } from '../wasm/module-builder.ts';
 import { buildEventDelivery } from './event-delivery.ts';
+import { jumpBlock, jumpEntry, jumpHit } from './jump-cache.ts';
 import * as L from './layout.ts';
 
 /** Bits of a paging entry's that may be reserved: up to those for software in long mode, up to NX under PAE paging. */
@@ -462,16 +463,14 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
   {
     const f = lookup;
     const [vcpu, rip] = [f.parameter(0), f.parameter(1)];
-    const hash = rip.wrap().xor(rip.shrU(12).wrap()).and(L.JUMP_ENTRIES - 1);
     const context = f.let(vcpu.load('i32.load', state.TLB_BASE));
-    const entry = f.let(context.add(hash.mul(L.JUMP_ENTRY_SIZE)));
-    const block = f.let(entry.load('i32.load', L.JUMP_CACHE + 8));
+    const entry = jumpEntry(f, context, rip);
+    const block = f.let(jumpBlock(entry));
     const live = block.nonZero().and(block.load('i32.load16_u', L.OP_HANDLER).ne(imports.staleHandler));
     const key = f.let(rip.or(vcpu.load('i64.load', state.CODE_KEY)));
     const codeMode = f.let(vcpu.load('i32.load', state.CODE_MODE));
     const mode = f.let(codeMode.or(context.load('i32.load', L.CONTEXT_GENERATION)));
-    const same = entry.load('i64.load', L.JUMP_CACHE).eq(key).and(entry.load('i32.load', L.JUMP_CACHE + 12).eq(mode));
-    f.if(same.and(live), () => {
+    f.if(jumpHit(entry, key, mode).and(live), () => {
       f.store('i64.store', vcpu, rip.sub(block.load('i64.load16_u', L.OP_IP)), state.CODE_BASE);
       f.return(block);
     });

@@ -40,6 +40,8 @@ export class FunctionBuilder implements FunctionReference, Locals {
   private readonly labels: Label[] = [];
   /** Locals made by `let`: assigned once, so that reading them again is free. */
   private readonly constants = new Set<number>();
+  private readonly temporaries: Local[] = [];
+  private readonly spare: Partial<Record<ValueType, Local[]>> = {};
 
   constructor(name: string, signature: Signature) {
     this.name = name;
@@ -52,9 +54,35 @@ export class FunctionBuilder implements FunctionReference, Locals {
     return new Expression('local', this.signature.parameters[i], null, [], i);
   }
 
+  /** A variable for as long as nothing gives it back (`release`). It holds anything until it is set. */
   local(type: ValueType): Local {
+    const local = this.spare[type]?.pop() ?? this.variable(type);
+    this.constants.delete(local.index);
+    this.temporaries.push(local);
+    return local;
+  }
+
+  /** A variable for the whole function, 0 at its start. */
+  variable(type: ValueType): Local {
     this.localTypes.push(type);
     return { index: this.signature.parameters.length + this.localTypes.length - 1, type };
+  }
+
+  /** How many locals `local`, `let` and `call` have made that have not been given back: a mark for `release`. */
+  get temporaryCount(): number {
+    return this.temporaries.length;
+  }
+
+  /** Gives back the locals, of these types, made since there were `count`: what is built from now on may use them for something else. */
+  release(count: number, types?: readonly ValueType[]): void {
+    for (const local of this.temporaries.splice(count)) {
+      if (types && !types.includes(local.type)) {
+        this.temporaries.push(local);
+        continue;
+      }
+      this.spare[local.type] ??= [];
+      this.spare[local.type]?.push(local);
+    }
   }
 
   typeOfLocal(index: number): ValueType | undefined {
@@ -179,6 +207,29 @@ export class FunctionBuilder implements FunctionReference, Locals {
     condition.emit(this.code, this);
     this.code.byte(0x0d);
     this.code.unsigned(this.distance(label));
+  }
+
+  /** Runs the case that `index` (an i32) counts, or `otherwise`. Each case leaves by a branch or return of its own: there is no way on behind it. */
+  switch(index: Expression, cases: readonly (() => void)[], otherwise: () => void): void {
+    if (index.type !== 'i32') this.fail(`a switch is over an i32, not ${index.type}: ${index}`);
+    const labels: Label[] = [];
+    // The innermost block ends where the first case begins.
+    const within = (count: number): void => {
+      if (count < 0) {
+        index.emit(this.code, this);
+        this.code.byte(0x0e);
+        this.code.unsigned(cases.length);
+        for (const label of labels.reverse()) this.code.unsigned(this.distance(label));
+        return;
+      }
+      this.block((label) => {
+        labels.push(label);
+        within(count - 1);
+      });
+      if (count < cases.length) cases[count]();
+      else otherwise();
+    };
+    within(cases.length);
   }
 
   /** Returns values for the signature's results, the first one first. */

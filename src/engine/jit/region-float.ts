@@ -35,6 +35,7 @@ export class RegionFloat {
 
   /** Another block begins: what was known of registers holds no more. */
   beginBlock(): void {
+    this.normal.clear();
     this.vectors.clear();
     this.lows.clear();
   }
@@ -89,7 +90,7 @@ export class RegionFloat {
 
   private mxcsrLocals(): MxcsrLocals {
     const { f } = this;
-    this.locals ??= { whole: f.local('i32'), differences: ASKED.map((difference) => ({ ...difference, local: f.local('i32') })) };
+    this.locals ??= { whole: f.variable('i32'), differences: ASKED.map((difference) => ({ ...difference, local: f.variable('i32') })) };
     return this.locals;
   }
 

@@ -9,129 +9,13 @@ import { type Decoded, NO_BASE, RIP_BASE } from '../../isa/decoder.ts';
 import type { OperandSpecification } from '../../isa/encoding.ts';
 import type { Bits, FlagWords, Operand, SharedFunction } from '../../isa/semantics.ts';
 import { type Expression, i32, i64, type Operand as Value } from '../../wasm/expression.ts';
-import type { FunctionBuilder, FunctionReference, Label, Local } from '../../wasm/function-builder.ts';
+import type { FunctionReference, Local } from '../../wasm/function-builder.ts';
 import { type HandlerTargets, ImmediateOperand, InterpreterSemantics, MemoryOperand, sizeBits, STORE, toInteger } from '../interpreter-semantics.ts';
 import * as L from '../layout.ts';
-import { RegionFloat } from './region-float.ts';
-import type { RegionImports } from './region-imports.ts';
+import type { RegionState } from './region-state.ts';
 
 /** Thrown while an instruction is being built: it is the interpreter's. */
 export class Unsupported extends Error {}
-
-const FLAGS = [state.FLAG_ZERO, state.FLAG_SIGN, state.FLAG_CARRY, state.FLAG_OVERFLOW];
-
-/** A comparison whose operands are still at hand: what the next condition is computed from directly. */
-interface Comparison {
-  a: Expression;
-  b: Expression;
-  result: Expression;
-}
-
-/** What all instructions of a region share. */
-export class RegionState {
-  readonly f: FunctionBuilder;
-  readonly imports: RegionImports;
-  readonly float: RegionFloat;
-  readonly codeBase: Expression;
-  readonly tlbBase: Expression;
-  readonly budget: Local;
-  /** How the region is left: EXIT_ code, the operation or the RIP to go on with. */
-  readonly exitCode: Local;
-  readonly exitOperation: Local;
-  readonly exitRip: Local;
-  out!: Label;
-  comparison: Comparison | null = null;
-  usesSse = false;
-  private readonly words = new Map<number, { local: Local; written: boolean }>();
-  private readonly vectors = new Map<number, { local: Local; written: boolean }>();
-  private readonly codeBaseLocal: Local;
-  private readonly tlbBaseLocal: Local;
-
-  constructor(f: FunctionBuilder, imports: RegionImports) {
-    this.f = f;
-    this.imports = imports;
-    this.float = new RegionFloat(f);
-    this.budget = f.local('i32');
-    this.exitCode = f.local('i32');
-    this.exitOperation = f.local('i32');
-    this.exitRip = f.local('i64');
-    this.codeBaseLocal = f.local('i64');
-    this.tlbBaseLocal = f.local('i32');
-    this.codeBase = f.get(this.codeBaseLocal);
-    this.tlbBase = f.get(this.tlbBaseLocal);
-  }
-
-  /** The local that stands for a 64-bit word of the state, if one does: general registers and flags. */
-  word(offset: number, write: boolean): Local | null {
-    if (!((offset >= state.GPR && offset < state.GPR + 128 && offset % 8 === 0) || FLAGS.includes(offset))) return null;
-    let entry = this.words.get(offset);
-    if (!entry) {
-      entry = { local: this.f.local('i64'), written: false };
-      this.words.set(offset, entry);
-    }
-    entry.written ||= write;
-    return entry.local;
-  }
-
-  vector(number: number, write: boolean): Local {
-    let entry = this.vectors.get(number);
-    if (!entry) {
-      entry = { local: this.f.local('v128'), written: false };
-      this.vectors.set(number, entry);
-    }
-    entry.written ||= write;
-    return entry.local;
-  }
-
-  /** Another block begins. */
-  beginBlock(): void {
-    this.comparison = null;
-    this.float.beginBlock();
-  }
-
-  /** Leaves the region. */
-  leave(code: number, operation: number, rip?: Expression): void {
-    const { f } = this;
-    if (rip) f.set(this.exitRip, rip);
-    if (operation) f.set(this.exitOperation, i32(operation));
-    f.set(this.exitCode, i32(code));
-    f.branch(this.out);
-  }
-
-  /** Code in front of the region: loads what it uses. `entryCost` instructions were paid for on the way in and are paid again. */
-  load(entryCost: number, entryOperation: number): void {
-    const { f } = this;
-    const vcpu = f.parameter(0);
-    if (this.usesSse) {
-      // EM and TS clear, OSFXSR set: this cannot change inside. If it is not so, the interpreter raises what is due.
-      const cr0 = vcpu.load('i32.load', state.CR0);
-      const cr4 = vcpu.load('i32.load', state.CR4);
-      f.if(cr0.and(0xc).or(cr4.and(0x200).xor(0x200)), () => {
-        f.store('i32.store', vcpu, entryOperation, state.NEXT_OP);
-        f.store('i32.store', vcpu, state.EXIT_INTERPRET, state.EXIT_CODE);
-        f.return();
-      });
-    }
-    for (const [offset, { local }] of this.words) f.set(local, vcpu.load('i64.load', offset));
-    for (const [number, { local }] of this.vectors) f.set(local, vcpu.load('v128.load', state.XMM + 16 * number));
-    this.float.load(vcpu);
-    f.set(this.codeBaseLocal, vcpu.load('i64.load', state.CODE_BASE));
-    f.set(this.tlbBaseLocal, vcpu.load('i32.load', state.TLB_BASE));
-    f.set(this.budget, vcpu.load('i32.load', state.BUDGET).add(entryCost));
-  }
-
-  /** Code behind the region: stores what it wrote, and how it was left. */
-  store(): void {
-    const { f } = this;
-    const vcpu = f.parameter(0);
-    for (const [offset, { local, written }] of this.words) if (written) f.store('i64.store', vcpu, f.get(local), offset);
-    for (const [number, { local, written }] of this.vectors) if (written) f.store('v128.store', vcpu, f.get(local), state.XMM + 16 * number);
-    f.store('i32.store', vcpu, f.get(this.budget), state.BUDGET);
-    f.store('i32.store', vcpu, f.get(this.exitOperation), state.NEXT_OP);
-    f.store('i64.store', vcpu, f.get(this.exitRip), state.RIP);
-    f.store('i32.store', vcpu, f.get(this.exitCode), state.EXIT_CODE);
-  }
-}
 
 /** A general register, or its low part, in a local. */
 class LocalRegister implements Operand {
@@ -289,15 +173,20 @@ class KnownMemory extends MemoryOperand {
 
 type MemoryParts = Pick<Decoded, 'base' | 'index' | 'scale' | 'displacement' | 'segment' | 'addressBits'>;
 
-/** Where an instruction stands. */
+/** How a block is left: by its branch, behind its last instruction where that may branch, or where it was cut. */
+export type Link = 'taken' | 'next' | 'through';
+
+/** Where an instruction stands, and how control leaves it. */
 export interface Place {
   /** Its first operation, for the interpreter to go on with. */
   operation: number;
   /** Offsets in the page of the instruction and of the next. */
   ip: number;
   nextIp: number;
-  /** Goes to a place in the page, by an edge of the region or out of it. */
-  go(offset: number): void;
+  /** Goes to an offset from the page. */
+  go(offset: number, link: Link): void;
+  /** Goes to an address that only the running code knows. */
+  goTo(rip: Expression): void;
 }
 
 export class RegionSemantics extends InterpreterSemantics {
@@ -310,7 +199,7 @@ export class RegionSemantics extends InterpreterSemantics {
     const { instruction, encoding } = decoded.form;
     super(
       region.f, targets, instruction,
-      { operandBits: encoding.sized ? decoded.operandBits : 32, addressBits: decoded.addressBits, codeBits: 64, rm: decoded.mod === 3 ? 'register' : 'general', repeat: instruction.repeat ? decoded.repeat : 'none' },
+      { operandBits: encoding.sized ? decoded.operandBits : 32, addressBits: decoded.addressBits, codeBits: region.mode, rm: decoded.mod === 3 ? 'register' : 'general', repeat: instruction.repeat ? decoded.repeat : 'none' },
       i32(place.operation),
     );
     this.region = region;
@@ -474,17 +363,22 @@ export class RegionSemantics extends InterpreterSemantics {
 
   // --- Control flow -----------------------------------------------------------------------------------
 
-  override ip(): Expression { return this.f.let(this.region.codeBase.add(this.place.ip)); }
-  override nextIp(): Expression { return this.f.let(this.region.codeBase.add(this.place.nextIp)); }
+  override ip(): Expression { return this.f.let(this.wrapIp(this.region.codeBase.add(this.place.ip))); }
+  override nextIp(): Expression { return this.f.let(this.wrapIp(this.region.codeBase.add(this.place.nextIp))); }
   override target(): Expression {
     const target = this.region.codeBase.add(this.place.nextIp + this.decoded.immediate);
-    return this.f.let(this.operandBits === 16 ? target.zeroExtend(16) : target);
+    return this.f.let(this.operandBits === 16 ? target.zeroExtend(16) : this.wrapIp(target));
+  }
+
+  override checkTarget(address: Expression, first?: () => void): void {
+    // Flat code reaches all of its 4 GiB.
+    if (this.longMode) super.checkTarget(address, first);
   }
 
   override jump(): void {
     if (this.operandBits === 16) throw new Unsupported('16-bit branch');
     this.left = true;
-    this.place.go(this.place.nextIp + this.decoded.immediate);
+    this.place.go(this.place.nextIp + this.decoded.immediate, 'taken');
   }
 
   override jumpIf(condition: Expression): void {
@@ -494,12 +388,12 @@ export class RegionSemantics extends InterpreterSemantics {
 
   override goOn(): void {
     this.left = true;
-    this.place.go(this.place.nextIp);
+    this.place.go(this.place.nextIp, 'next');
   }
 
   override goTo(address: Expression): void {
     this.left = true;
-    this.region.leave(state.EXIT_LOOKUP, 0, address);
+    this.place.goTo(this.f.let(address));
   }
 
   override next(): void {}
@@ -512,9 +406,9 @@ export class RegionSemantics extends InterpreterSemantics {
   // --- What the interpreter does ------------------------------------------------------------------------
 
   /** Leaves for the interpreter, which runs this instruction from its start. */
-  private interpret(): void {
+  override interpret(): void {
     if (this.f.mark().labels === this.baseDepth) this.left = true;
-    this.region.leave(state.EXIT_INTERPRET, this.place.operation);
+    this.region.interpret(this.place.operation);
   }
 
   override raise(): void { this.interpret(); }

@@ -1,0 +1,184 @@
+/** From a region's graph to its WebAssembly function. */
+
+import type { Decoded } from '../../isa/decoder.ts';
+import { type Expression, i32 } from '../../wasm/expression.ts';
+import type { FunctionBuilder } from '../../wasm/function-builder.ts';
+import type { HandlerTargets } from '../interpreter-semantics.ts';
+import type { RegionImports } from './region-imports.ts';
+import type { RegionGraph, RegionInstruction, RegionNode } from './region-graph.ts';
+import { type Link, type Place, RegionSemantics, Unsupported } from './region-semantics.ts';
+import { type Comparison, RegionState } from './region-state.ts';
+import { ControlFlow } from './structure.ts';
+
+const PAGE = 4096;
+const INTEGERS = ['i32', 'i64'] as const;
+/** Regions call nothing that handlers call. */
+const NO_TARGETS = {} as HandlerTargets;
+
+export class RegionBuilder {
+  /** Instructions compiled so far; what is left to the interpreter does not count. */
+  compiled = 0;
+  private readonly f: FunctionBuilder;
+  private readonly graph: RegionGraph;
+  private readonly decode: (node: RegionNode, offset: number) => Decoded;
+  private readonly region: RegionState;
+  private readonly flow: ControlFlow;
+
+  /** Builds the function `f`, a handler, of `graph`, whose instructions `decode` gives. */
+  constructor(f: FunctionBuilder, graph: RegionGraph, imports: RegionImports, decode: (node: RegionNode, offset: number) => Decoded) {
+    this.f = f;
+    this.graph = graph;
+    this.decode = decode;
+    this.region = new RegionState(f, imports, graph.mode);
+    this.flow = new ControlFlow(graph.nodes.map((node) => node.successors), graph.entries);
+    this.region.usesPages = graph.nodes.some(({ page }) => page !== graph.nodes[0].page);
+    this.region.build(() => this.flow.build(f, (index) => this.node(index), (select) => this.chooseEntry(select)));
+  }
+
+  /** By the operation that the handler was called with. */
+  private chooseEntry(select: (entry: number) => void): void {
+    const { f, graph } = this;
+    for (const entry of graph.entries) f.if(f.parameter(1).eq(graph.nodes[entry].block.op), () => select(entry));
+  }
+
+  private node(index: number): void {
+    const { f, region } = this;
+    const node = this.graph.nodes[index];
+    region.beginBlock();
+    f.if(f.get(region.budget).leS(0), () => region.stop(this.rip(node.offset)));
+    f.set(region.budget, f.get(region.budget).sub(node.instructions.length));
+    // Locals serve one instruction after the other: many of them make a function slow to compile, and to enter until it is. What is known
+    // of floating point stays for the whole block.
+    const outside = f.temporaryCount;
+    let kept = outside;
+    for (const instruction of node.instructions) {
+      const before: Comparison | null = region.comparison;
+      if (!this.instruction(index, instruction)) break;
+      // What a comparison compared is used by the next conditions.
+      if (region.comparison !== before) kept = region.comparison ? f.temporaryCount : outside;
+      f.release(kept, INTEGERS);
+    }
+    f.release(outside);
+  }
+
+  /** Builds an instruction. False where the node ends: by a jump, or because the interpreter goes on from there. */
+  private instruction(index: number, { offset, first }: RegionInstruction): boolean {
+    const { f, region } = this;
+    const node = this.graph.nodes[index];
+    const decoded = { ...this.decode(node, offset) };
+    const nextIp = offset + decoded.length;
+    const mark = f.mark();
+    try {
+      const go = (to: number, link: Link): void => this.go(index, to, link);
+      this.translate(decoded, { operation: first, ip: offset, nextIp, go, goTo: (rip) => this.goTo(index, rip) });
+      this.compiled++;
+    } catch (error) {
+      if (!(error instanceof Unsupported)) throw error;
+      f.rollBack(mark);
+      region.interpret(first);
+      return false;
+    }
+    if (decoded.form.instruction.ends === 'block') return false;
+    if (offset !== node.instructions[node.instructions.length - 1].offset) return true;
+    this.go(index, nextIp, 'through');
+    return false;
+  }
+
+  private translate(decoded: Decoded, place: Place): void {
+    const { instruction, encoding, rmPosition } = decoded.form;
+    const x = new RegionSemantics(this.region, NO_TARGETS, decoded, place);
+    let immediates = 0;
+    const operands = encoding.operands.map((specification, i) => {
+      const access = (instruction.access?.[i] ?? 'r') as 'r' | 'w' | 'm';
+      const isImmediate = specification.code === 'I' || specification.code === 'sI' || specification.code === 'J';
+      return x.operand(specification, i, access, i === rmPosition, isImmediate ? immediates++ : 0);
+    });
+    instruction.semantics(x, ...operands);
+    // What leaves in a way of its own is the interpreter's.
+    if (instruction.ends === 'block' && !x.left) throw new Unsupported('leaves');
+  }
+
+  /** Address of an offset from the page of the running code. */
+  private rip(offset: number): Expression {
+    const { region } = this;
+    const rip = region.codeBase.add(offset);
+    return region.mode === 64 ? rip : rip.zeroExtend(32);
+  }
+
+  /** Goes from a node to an offset from its page, by an edge of the region or out of it. */
+  private go(from: number, offset: number, link: Link): void {
+    const { f, flow, region } = this;
+    const node = this.graph.nodes[from];
+    const to = node.direct.get(offset);
+    const inPage = offset >= 0 && offset < PAGE;
+    if (inPage) {
+      if (to !== undefined) flow.branch(f, from, to, (index) => this.node(index));
+      else if (link === 'through') region.interpret(node.last);
+      else region.follow(link, node.last);
+      return;
+    }
+    const rip = f.let(this.rip(offset));
+    if (to !== undefined) this.dispatch(from, rip, [to]);
+    region.goTo(rip);
+  }
+
+  /** Goes from a node to where the running code says. */
+  private goTo(from: number, rip: Expression): void {
+    this.dispatch(from, rip, this.graph.nodes[from].dynamic);
+    this.region.goTo(rip);
+  }
+
+  /** Goes to the one of these nodes that is at `rip`. Other code than was there once may be at an address: its block tells. */
+  private dispatch(from: number, rip: Expression, targets: readonly number[]): void {
+    if (!targets.length) return;
+    const { f, region } = this;
+    const { block, hit } = region.lookUp(rip);
+    f.if(hit, () => {
+      const found = f.let(block);
+      const op = (i: number): number => this.graph.nodes[i].block.op;
+      if (targets.length > MOST_COMPARED) return this.hashed(from, rip, found, targets);
+      for (const to of targets) f.if(found.eq(op(to)), () => this.enter(from, rip, to));
+    });
+  }
+
+  /** The same for many: a switch over a perfect hash of their operations. */
+  private hashed(from: number, rip: Expression, block: Expression, targets: readonly number[]): void {
+    const { f, graph } = this;
+    const ops = targets.map((to) => graph.nodes[to].block.op);
+    const { factor, shift, slots } = perfectHash(ops);
+    f.block((none) => {
+      const cases = slots.map((slot) => () => {
+        if (slot >= 0) f.if(block.eq(ops[slot]), () => this.enter(from, rip, targets[slot]));
+        f.branch(none);
+      });
+      f.switch(block.mul(i32(factor)).shrU(shift), cases, () => f.branch(none));
+    });
+  }
+
+  private enter(from: number, rip: Expression, to: number): void {
+    this.region.enterPage(rip, this.graph.nodes[to].offset);
+    this.flow.branch(this.f, from, to, (index) => this.node(index));
+  }
+}
+
+/** More targets than this are told apart by a switch. */
+const MOST_COMPARED = 4;
+
+/** A multiplication and a shift that give different numbers for all keys; `slots` says which key has each number, -1 for none. */
+function perfectHash(keys: readonly number[]): { factor: number; shift: number; slots: number[] } {
+  for (let bits = Math.ceil(Math.log2(keys.length)); ; bits++) {
+    const shift = 32 - bits;
+    let factor = 0x9e3779b1 | 0;
+    for (let attempt = 0; attempt < 64; attempt++) {
+      const slots = new Array<number>(1 << bits).fill(-1);
+      const free = keys.every((key, i) => {
+        const slot = Math.imul(key, factor) >>> shift;
+        const first = slots[slot] < 0;
+        slots[slot] = i;
+        return first;
+      });
+      if (free) return { factor, shift, slots };
+      factor = (Math.imul(factor, 1664525) + 1013904223) | 1;
+    }
+  }
+}

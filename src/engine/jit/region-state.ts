@@ -1,0 +1,202 @@
+/**
+ * What the instructions of a region share: the locals that stand for the vCPU's registers and flags, and the ways into the region and
+ * out of it. All ways out are tail calls, as the interpreter's handlers make them: of the next region, of a handler, or of the
+ * interpreter's lookup; only when the budget has ended the run loop gets control back.
+ */
+
+import * as state from '../../cpu/state.ts';
+import type { Expression } from '../../wasm/expression.ts';
+import type { FunctionBuilder, Label, Local } from '../../wasm/function-builder.ts';
+import { jumpBlock, jumpEntry, jumpHit } from '../jump-cache.ts';
+import * as L from '../layout.ts';
+import { RegionFloat } from './region-float.ts';
+import type { RegionMode } from './region-graph.ts';
+import type { RegionImports } from './region-imports.ts';
+
+const FLAGS = [state.FLAG_ZERO, state.FLAG_SIGN, state.FLAG_CARRY, state.FLAG_OVERFLOW];
+
+/** A comparison whose operands are still at hand: what the next condition is computed from directly. */
+export interface Comparison {
+  a: Expression;
+  b: Expression;
+  result: Expression;
+}
+
+/** How a region is left. */
+const Exit = { lookUp: 0, interpret: 1, taken: 2, next: 3, stop: 4 } as const;
+
+export class RegionState {
+  readonly f: FunctionBuilder;
+  readonly imports: RegionImports;
+  readonly mode: RegionMode;
+  readonly float: RegionFloat;
+  /** Guest-virtual address of the page of the running code, and the TLB. */
+  readonly codeBase: Expression;
+  readonly tlbBase: Expression;
+  readonly budget: Local;
+  comparison: Comparison | null = null;
+  usesSse = false;
+  /** It leaves the page that it is entered in, or is entered in several. */
+  usesPages = false;
+  private readonly words = new Map<number, { local: Local; written: boolean }>();
+  private readonly vectors = new Map<number, { local: Local; written: boolean }>();
+  private readonly codeBaseLocal: Local;
+  private readonly tlbBaseLocal: Local;
+  private readonly jumpMode: Local;
+  private looksUp = false;
+  /** How the region is left (Exit), with the operation or the RIP to go on at. */
+  private readonly exit: Local;
+  private readonly exitOperation: Local;
+  private readonly exitRip: Local;
+  private out!: Label;
+
+  constructor(f: FunctionBuilder, imports: RegionImports, mode: RegionMode) {
+    this.f = f;
+    this.imports = imports;
+    this.mode = mode;
+    this.float = new RegionFloat(f);
+    this.budget = f.variable('i32');
+    this.exit = f.variable('i32');
+    this.exitOperation = f.variable('i32');
+    this.exitRip = f.variable('i64');
+    this.codeBaseLocal = f.variable('i64');
+    this.tlbBaseLocal = f.variable('i32');
+    this.jumpMode = f.variable('i32');
+    this.codeBase = f.get(this.codeBaseLocal);
+    this.tlbBase = f.get(this.tlbBaseLocal);
+  }
+
+  /** Builds the region: `body` is its code, which ends by leaving. */
+  build(body: () => void): void {
+    const { f } = this;
+    f.block((out) => {
+      this.out = out;
+      body();
+    });
+    this.store();
+    this.goOut();
+    f.prepend(() => this.load());
+  }
+
+  /** The local that stands for a 64-bit word of the state, if one does: general registers and flags. */
+  word(offset: number, write: boolean): Local | null {
+    if (!((offset >= state.GPR && offset < state.GPR + 128 && offset % 8 === 0) || FLAGS.includes(offset))) return null;
+    let entry = this.words.get(offset);
+    if (!entry) {
+      entry = { local: this.f.variable('i64'), written: false };
+      this.words.set(offset, entry);
+    }
+    entry.written ||= write;
+    return entry.local;
+  }
+
+  vector(number: number, write: boolean): Local {
+    let entry = this.vectors.get(number);
+    if (!entry) {
+      entry = { local: this.f.variable('v128'), written: false };
+      this.vectors.set(number, entry);
+    }
+    entry.written ||= write;
+    return entry.local;
+  }
+
+  /** Another block begins. */
+  beginBlock(): void {
+    this.comparison = null;
+    this.float.beginBlock();
+  }
+
+  /** Control is at `rip` now, `offset` behind the start of its page. */
+  enterPage(rip: Expression, offset: number): void {
+    this.usesPages = true;
+    this.f.set(this.codeBaseLocal, rip.sub(offset));
+  }
+
+  /**
+   * The block that the jump cache has for `rip`, with `hit` saying whether that is right: as the interpreter finds it, so that what is in the
+   * cache, hence what is walked for, is the same with regions and without.
+   */
+  lookUp(rip: Expression): { block: Expression; hit: Expression } {
+    this.looksUp = true;
+    const entry = jumpEntry(this.f, this.tlbBase, rip);
+    return { block: jumpBlock(entry), hit: jumpHit(entry, rip, this.f.get(this.jumpMode)) };
+  }
+
+  // --- Ways out ---------------------------------------------------------------------------------------
+
+  /** Leaves for the interpreter, which goes on with an operation of a block that was paid for. */
+  interpret(operation: number): void {
+    this.leave(Exit.interpret, { operation });
+  }
+
+  /** Leaves by a link of a block's last operation. */
+  follow(link: 'taken' | 'next', operation: number): void {
+    this.leave(Exit[link], { operation });
+  }
+
+  /** Leaves for what is at `rip`. */
+  goTo(rip: Expression): void {
+    this.leave(Exit.lookUp, { rip });
+  }
+
+  /** Leaves to the run loop, to go on at `rip` some time. */
+  stop(rip: Expression): void {
+    this.leave(Exit.stop, { rip });
+  }
+
+  private leave(exit: number, { operation, rip }: { operation?: number; rip?: Expression }): void {
+    const { f } = this;
+    f.set(this.exit, exit);
+    if (operation !== undefined) f.set(this.exitOperation, operation);
+    if (rip) f.set(this.exitRip, rip);
+    f.branch(this.out);
+  }
+
+  /** Code in front of the region: loads what it uses. */
+  private load(): void {
+    const { f } = this;
+    const [vcpu, op] = [f.parameter(0), f.parameter(1)];
+    if (this.usesSse) {
+      // EM and TS clear, OSFXSR set: this cannot change inside. If it is not so, the interpreter raises what is due.
+      const cr0 = vcpu.load('i32.load', state.CR0);
+      const cr4 = vcpu.load('i32.load', state.CR4);
+      f.if(cr0.and(0xc).or(cr4.and(0x200).xor(0x200)), () => f.returnCall(this.imports.interpret, vcpu, op));
+    }
+    for (const [offset, { local }] of this.words) f.set(local, vcpu.load('i64.load', offset));
+    for (const [number, { local }] of this.vectors) f.set(local, vcpu.load('v128.load', state.XMM + 16 * number));
+    this.float.load(vcpu);
+    f.set(this.codeBaseLocal, vcpu.load('i64.load', state.CODE_BASE));
+    f.set(this.tlbBaseLocal, vcpu.load('i32.load', state.TLB_BASE));
+    if (this.looksUp) f.set(this.jumpMode, this.generation());
+    // Who enters has paid for the first block; it pays for itself again.
+    f.set(this.budget, vcpu.load('i32.load', state.BUDGET).add(op.load('i32.load16_s', L.OP_REMAINING)).add(1));
+  }
+
+  private generation(): Expression {
+    return this.tlbBase.load('i32.load', L.CONTEXT_GENERATION).or(this.mode);
+  }
+
+  /** Code behind the region: stores what it wrote. */
+  private store(): void {
+    const { f } = this;
+    const vcpu = f.parameter(0);
+    for (const [offset, { local, written }] of this.words) if (written) f.store('i64.store', vcpu, f.get(local), offset);
+    for (const [number, { local, written }] of this.vectors) if (written) f.store('v128.store', vcpu, f.get(local), state.XMM + 16 * number);
+    f.store('i32.store', vcpu, f.get(this.budget), state.BUDGET);
+    if (this.usesPages) f.store('i64.store', vcpu, this.codeBase, state.CODE_BASE);
+  }
+
+  private goOut(): void {
+    const { f, imports } = this;
+    const vcpu = f.parameter(0);
+    const [exit, operation, rip] = [f.get(this.exit), f.get(this.exitOperation), f.get(this.exitRip)];
+    f.if(exit.nonZero(), () => {
+      f.if(exit.eq(Exit.interpret), () => f.returnCall(imports.interpret, vcpu, operation));
+      f.if(exit.eq(Exit.taken), () => f.returnCall(imports.follow.taken, vcpu, operation));
+      f.if(exit.eq(Exit.next), () => f.returnCall(imports.follow.next, vcpu, operation));
+      f.store('i64.store', vcpu, rip, state.RIP);
+      f.return();
+    });
+    f.returnCall(imports.goTo, vcpu, rip);
+  }
+}
