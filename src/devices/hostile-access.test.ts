@@ -5,16 +5,19 @@ import { A20Gate } from './a20-gate.ts';
 import { AcpiPm } from './acpi-pm.ts';
 import { ManualClock } from './clock.ts';
 import { DebugConsole, DebugExit, PostCodePort, SystemControlPortA } from './debug-ports.ts';
+import { ES7000_PSAI_BYTES, Es7000Psai } from './es7000-mip.ts';
 import { FwCfg } from './fw-cfg.ts';
 import { Hpet } from './hpet.ts';
 import { I8042 } from './i8042.ts';
 import { PciFunction } from './pci-function.ts';
 import { PciHost } from './pci-host.ts';
+import { NumachipCsr } from './numachip-csr.ts';
 import { Pit8254 } from './pit-8254.ts';
 import { PmTimer } from './pm-timer.ts';
 import { ResetControl } from './reset-control.ts';
 import { RtcCmos } from './rtc-cmos.ts';
 import { Uart16550 } from './uart-16550.ts';
+import { UvHubs } from './uv-hub.ts';
 
 const ACCESSES = 20_000;
 const nothing = () => {};
@@ -44,6 +47,13 @@ const both = (data: BusDevice, command: BusDevice): BusDevice => ({
   read: (offset, bytes) => (offset & 1 ? command : data).read(0, bytes),
   write: (offset, bytes, value) => (offset & 1 ? command : data).write(0, bytes, value),
 });
+
+const expectBytes = (...values: number[]): void => {
+  for (const value of values) if (!(value >= 0 && value <= 0xff)) expect.fail(`${value} is no byte`);
+};
+const expectInterrupt = ({ vector, deliveryMode }: { vector: number; deliveryMode: number }): void =>
+  expectBytes(vector, deliveryMode);
+const hubs = () => new UvHubs({ pnodes: 3, pnode: () => 2, send: expectInterrupt });
 
 const targets: Target[] = [
   { name: 'uart', size: 8, build: (clock) => new Uart16550({ clock, line, onTransmit: nothing }) },
@@ -99,6 +109,15 @@ const targets: Target[] = [
   { name: 'POST code', size: 1, build: () => new PostCodePort() },
   { name: 'debug console', size: 1, build: () => new DebugConsole(nothing) },
   { name: 'port A', size: 1, build: () => new SystemControlPortA(new A20Gate(), nothing) },
+  {
+    name: "NumaChip's registers",
+    size: 0x1_0000,
+    build: () => new NumachipCsr({ node: () => 1, send: expectInterrupt }),
+  },
+  { name: 'the hub of this blade', size: 0x60_0600, build: () => hubs().local },
+  { name: 'all hubs, 32-bit registers', size: hubs().global32Bytes, build: () => hubs().global32 },
+  { name: 'all hubs, 64-bit registers', size: hubs().global64Bytes, build: () => hubs().global64 },
+  { name: 'PSAI', size: ES7000_PSAI_BYTES, build: () => new Es7000Psai((apicId, page) => expectBytes(apicId, page)) },
   { name: 'debug exit', size: 4, build: () => new DebugExit(nothing) },
 ];
 
