@@ -104,6 +104,14 @@ describe.skipIf(!files)('Debian’s cloud kernel', () => {
     else expect(total.eois.elided).toBe(0);
   });
 
+  it('boots on a blade of a UV, in the x2APIC mode that firmware left', () => {
+    const script = ['echo "cpus=$(nproc)"', 'echo "mode=$(dmesg | grep -c "x2apic: enabled by BIOS")"', 'exit'].join('\n');
+    const { result, output, counters } = boot(script, { vcpus: 8, platform: 'uv' });
+    expect(result, output.slice(-2000)).toMatchObject(POWERED_OFF);
+    expect([valueOf(output, 'cpus'), valueOf(output, 'mode')]).toEqual(['8', '1']);
+    expect(balance(counters.total)).toMatchObject({ isBalanced: true });
+  });
+
   it('boots by its own decompressor, too', () => {
     const { result, output } = boot('exit', { boot: 'bzimage', vcpus: 2 });
     expect(result, output.slice(-2000)).toMatchObject(POWERED_OFF);
