@@ -154,5 +154,12 @@ export function operation(name: string): Operation {
   return found;
 }
 
+let byCode: Map<number, Operation> | undefined;
+/** The instruction with this code, if it is one of these. */
+export function operationWithCode(code: number): Operation | undefined {
+  byCode ??= new Map(Array.from(table.values(), (found) => [found.code, found]));
+  return byCode.get(code);
+}
+
 /** All instructions. */
 export const operations = (): Iterable<Operation> => table.values();
