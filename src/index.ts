@@ -75,6 +75,10 @@ export {
   type VcpuCounts,
 } from './trace/counters.ts';
 
+// What the JIT did
+export type { JitClock, JitReport, RegionExit, RegionRecord } from './engine/jit/jit-statistics.ts';
+export { type DisassembledFunction, disassemble } from './wasm/disassembler.ts';
+
 // What is traced
 export { formatEvent, ftraceHeader, writeFtrace } from './trace/ftrace-text.ts';
 export {

@@ -26,10 +26,11 @@ import {
   runNatively,
   runsNatively,
 } from '../platform/node/index.ts';
+import { addJitReportOptions, type JitReportOptions, jitClock, printJitReports } from './jit-report.ts';
 import { bootOption, jitOption, memoryOption } from './machine-options.ts';
 import { choice, vcpuCount, wholeNumber } from './option-values.ts';
 
-interface BenchCommandOptions {
+interface BenchCommandOptions extends JitReportOptions {
   set: string[];
   macro?: true;
   reps: number;
@@ -74,9 +75,7 @@ function workloadSet(text: string): string[] {
 }
 
 export function benchCommand(program: Command): void {
-  program
-    .command('bench')
-    .description('run the reference workloads in a guest, and natively beside it')
+  addJitReportOptions(program.command('bench').description('run the reference workloads in a guest, and natively beside it'))
     .addOption(
       new Option('--set <list>', 'all, none, or names, see below')
         .argParser(workloadSet)
@@ -120,6 +119,7 @@ async function bench(options: BenchCommandOptions): Promise<void> {
     append,
     boot,
     jit: options.jit === 'on',
+    jitClock: jitClock(options),
   });
   const { measurement, end } = await runBenchmark(machine, benchmarkHost, (name, { boot, runs }) => {
     if (name === 'INIT' && boot)
@@ -134,11 +134,14 @@ async function bench(options: BenchCommandOptions): Promise<void> {
   const versions = { exitless: VERSION, kernel, busybox: busyboxPackage.version, ...hostVersions() };
   const peakBytes = process.resourceUsage().maxRSS * 1024;
   const settings = { bits, smp: options.smp, memoryBytes: options.memory, boot, jit: options.jit, append };
-  json?.write(`${JSON.stringify({ versions, settings, peakBytes, end, guest: measurement, native }, undefined, 1)}\n`);
+  json?.write(
+    `${JSON.stringify({ versions, settings, peakBytes, end, guest: measurement, native, compiled: machine.jitReport() }, undefined, 1)}\n`,
+  );
   json?.close();
   process.stdout.write(
     `${kernel}, ${bits}-bit, ${options.smp} vCPU${options.smp > 1 ? 's' : ''}, ${boot}, jit ${options.jit}\n\n${formatBenchmark(measurement, native)}\n`,
   );
+  printJitReports(machine, options);
   if (!measurement.isComplete) throw new UserError(`the guest did not get to its end: ${end}`);
   const asked = BENCHMARK_WORKLOADS.filter((workload) => (isMacroWorkload(workload) ? macro : names.includes(workload.name)));
   const wrong = asked.filter((workload) => !hasRightChecksum(workload, measurement.runs[workload.name] ?? []));

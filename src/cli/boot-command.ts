@@ -5,12 +5,13 @@ import { formatCounters, Machine } from '../index.ts';
 import { OutputFile } from '../platform/node/index.ts';
 import { TerminalConsole } from './console.ts';
 import { ESCAPE_HELP } from './escape-key.ts';
+import { addJitReportOptions, type JitReportOptions, jitClock, printJitReports } from './jit-report.ts';
 import { addSharedOptions, loadGuest, type SharedDefaults, type SharedOptions } from './machine-options.ts';
 import { describeEnd, exitStatusOf, runMachine, TIMEOUT_STATUS } from './machine-run.ts';
 import { choice, seconds } from './option-values.ts';
 import { runReport } from './run-report.ts';
 
-interface BootCommandOptions extends SharedOptions {
+interface BootCommandOptions extends SharedOptions, JitReportOptions {
   apic: 'xapic' | 'x2apic';
   realtime?: boolean;
   testDevice?: true;
@@ -49,7 +50,8 @@ Examples:
   echo 'cat /proc/interrupts' | exitless boot --smp 2`;
 
 export function bootCommand(program: Command, onStatus: (status: number) => void): void {
-  addSharedOptions(program.command('boot').description('boot a kernel, with its serial console on the terminal'), DEFAULTS)
+  const command = program.command('boot').description('boot a kernel, with its serial console on the terminal');
+  addJitReportOptions(addSharedOptions(command, DEFAULTS))
     .addOption(
       new Option('--apic <mode>', 'xapic, or x2apic if the kernel wants it')
         .argParser(choice('--apic', ['xapic', 'x2apic']))
@@ -73,7 +75,7 @@ async function boot(options: BootCommandOptions): Promise<number> {
   const debugConsole = options.debugConsole === undefined ? undefined : new OutputFile(options.debugConsole, 'debug console');
   const guest = await loadGuest(options, DEFAULTS, (line) => process.stderr.write(`${line}\n`));
   const { apic, kvm, seed, testDevice, realtime = process.stdin.isTTY === true } = options;
-  const machine = new Machine({ ...guest.machine, apic, kvm, seed, testDevice, realtime });
+  const machine = new Machine({ ...guest.machine, apic, kvm, seed, testDevice, realtime, jitClock: jitClock(options) });
 
   let leaving = false;
   /** When the guest last printed, or was told that there is no more input. */
@@ -116,6 +118,7 @@ async function boot(options: BootCommandOptions): Promise<number> {
     if (!isQuiet) terminal.notice(`exitless: ${describeEnd(end)}`);
     if (options.stats) process.stderr.write(`\n${formatCounters(machine.counters())}\n`);
     debugConsole?.close();
+    printJitReports(machine, options);
     json?.write(`${JSON.stringify(runReport(machine, guest, options, end), undefined, 2)}\n`);
     json?.close();
     return exitStatusOf(end);

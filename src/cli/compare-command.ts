@@ -13,12 +13,13 @@ import {
   UserError,
 } from '../index.ts';
 import { nodeHost, OutputFile } from '../platform/node/index.ts';
+import { addJitReportOptions, type JitReportOptions, jitClock, printJitReports } from './jit-report.ts';
 import { addSharedOptions, loadGuest, type LoadedGuest, type SharedDefaults, type SharedOptions } from './machine-options.ts';
 import { strategyList, wholeNumber } from './option-values.ts';
 import { Progress } from './progress.ts';
 import { describeMachine, environment } from './run-report.ts';
 
-interface CompareCommandOptions extends SharedOptions {
+interface CompareCommandOptions extends SharedOptions, JitReportOptions {
   strategy: Strategy[];
   repeat: number;
   baseline: Baseline;
@@ -47,7 +48,8 @@ Examples:
   exitless compare --kernel bzImage --initrd workload.cpio`;
 
 export function compareCommand(program: Command): void {
-  addSharedOptions(program.command('compare').description('run one workload under several strategies and compare them'), DEFAULTS)
+  const command = program.command('compare').description('run one workload under several strategies and compare them');
+  addJitReportOptions(addSharedOptions(command, DEFAULTS))
     .addOption(
       new Option('--strategy <list>', 'what to compare, see below')
         .argParser(strategyList)
@@ -84,11 +86,18 @@ async function compare(options: CompareCommandOptions): Promise<void> {
   const json = options.json === false ? undefined : new OutputFile(options.json, 'JSON file');
   const progress = new Progress(process.stderr);
   const guest = await loadGuest(options, DEFAULTS, (line) => progress.line(line));
+  let machine: Machine | undefined;
   const records = await runExperiment(
     { machine: guest.machine, kvm, strategies, repeat, seed },
     nodeHost,
-    (machineOptions) => new Machine(machineOptions),
-    (event) => progress.event(event),
+    (machineOptions) => {
+      machine = new Machine({ ...machineOptions, jitClock: jitClock(options) });
+      return machine;
+    },
+    (event) => {
+      progress.event(event);
+      if (event.kind === 'run-finished' && machine) printJitReports(machine, options);
+    },
   );
   const summary = summarise(records, baseline);
   process.stdout.write(`${heading(guest, options)}\n\n${formatSummary(summary)}\n`);

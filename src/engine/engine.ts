@@ -19,6 +19,7 @@ import { createHelpers } from './helpers.ts';
 import type { InstructionWatcher } from './instruction-watcher.ts';
 import { createInterpreter, type Interpreter } from './interpreter.ts';
 import { Jit } from './jit/jit.ts';
+import type { JitClock } from './jit/jit-statistics.ts';
 import * as L from './layout.ts';
 
 const PAGE = 4096;
@@ -69,7 +70,7 @@ export class Engine implements Mmu {
   private interrupted = false;
   private watcher: InstructionWatcher | undefined;
 
-  constructor(memory: GuestMemory, layout: L.Layout, environment: Environment, jit = false) {
+  constructor(memory: GuestMemory, layout: L.Layout, environment: Environment, jit = false, jitClock?: JitClock) {
     this.memory = memory;
     this.layout = layout;
     this.environment = environment;
@@ -105,7 +106,7 @@ export class Engine implements Mmu {
       environment.model,
     );
     this.cache.attach(this.interpreter);
-    if (jit) this.jit = new Jit(memory, this.cache, this.interpreter);
+    if (jit) this.jit = new Jit(memory, this.cache, this.interpreter, jitClock);
     this.cache.onCodePage = (linear) => this.protectCodePage(linear);
     this.cache.onFlush = () => {
       this.jit?.flushed();

@@ -89,8 +89,11 @@ export const CHECKED_CONTEXT = 3;
 export const CONTEXT_SLOTS = 6;
 
 const VCPU_BYTES = VCPU_STATE_SIZE + CONTEXT_SIZE * CONTEXT_KINDS * CONTEXT_SLOTS;
-/** Linear memory below this is never used: offset 0 stands for "none". */
-const ARENA_START = 4096;
+/** Counters of the JIT's statistics, i64 each, below the arena. */
+export const COUNTERS = 4096;
+export const COUNTER_SLOTS = 512;
+/** Nothing of a vCPU lies below this: offset 0 stands for "none". */
+const ARENA_START = COUNTERS + 8 * COUNTER_SLOTS;
 /** A helper's scratch memory, below the arena. */
 export const SCRATCH = 1024;
 /** Highest cycle count that any vCPU's TSC was made of, an i64: no vCPU sees an older one later, whatever order they run in. */

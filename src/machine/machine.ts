@@ -12,6 +12,7 @@ import * as state from '../cpu/state.ts';
 import { Activity, type Vcpu } from '../cpu/vcpu.ts';
 import { Engine } from '../engine/engine.ts';
 import { EmulationFailure, type Environment, type Intercept } from '../engine/environment.ts';
+import type { JitClock, JitReport, RegionRecord } from '../engine/jit/jit-statistics.ts';
 import { layOut } from '../engine/layout.ts';
 import { DEFAULT_RTC_EPOCH_SECONDS } from '../devices/rtc-cmos.ts';
 import { ApicRegister } from '../interrupts/apic-registers.ts';
@@ -70,6 +71,8 @@ export interface MachineOptions {
   epochSeconds?: number | undefined;
   /** Compile hot code; true unless given. Guests run the same with and without it, instruction for instruction. */
   jit?: boolean | undefined;
+  /** Count what compiled code does, for `jitReport`, by this clock (milliseconds). Takes time; changes nothing else. */
+  jitClock?: JitClock | undefined;
   /** Idle time is not skipped: `run` returns 'idle' and the caller waits. */
   realtime?: boolean | undefined;
 }
@@ -156,7 +159,7 @@ export class Machine {
     const { acpi, blocks } = platform.firmware(apicIds, signature(model), featureBits(model, '1.edx'));
     const boot = prepareBoot(this.memory, { kernel: options.kernel, initrd: options.initrd, append: options.append ?? '', method: options.boot ?? 'auto', acpi, firmware: blocks });
     this.otherCycles = new Float64Array(vcpus);
-    this.engine = new Engine(this.memory, layout, this.environment(model), options.jit ?? true);
+    this.engine = new Engine(this.memory, layout, this.environment(model), options.jit ?? true, options.jitClock);
     this.tracer = new Tracer(() => this.nowNanoseconds);
     this.counting = new Counters(vcpus);
     this.accounting = new ExitAccounting({
@@ -488,6 +491,17 @@ export class Machine {
     this.callTracer = new CallTracer(host, points, alsoIn);
     this.engine.watch(this.callTracer);
     return this.callTracer;
+  }
+
+  /** What the JIT did; undefined where it is off. */
+  jitReport(): JitReport | undefined {
+    return this.engine.jit?.statistics.report(this.engine.cache.flushes, this.instructions);
+  }
+
+  /** Regions compiled so far that have an instruction at this guest-virtual address, if counting (`jitClock`). */
+  regionsAt(address: bigint): RegionRecord[] {
+    const covers = ({ blocks }: RegionRecord): boolean => blocks.some((block) => address >= block.address && address < block.address + BigInt(block.bytes.length));
+    return (this.engine.jit?.statistics.records ?? []).filter(covers);
   }
 
   /** The vCPUs' registers, readable. */

@@ -15,6 +15,7 @@ import type { Block, BlockCache } from '../block-cache.ts';
 import { type Interpreter, REGION_CAPACITY } from '../interpreter.ts';
 import { HANDLER } from '../interpreter-semantics.ts';
 import * as L from '../layout.ts';
+import { type JitClock, JitStatistics, type RegionRecord } from './jit-statistics.ts';
 import { RegionBuilder } from './region-builder.ts';
 import { RegionFinder, type RegionGraph, type RegionMode } from './region-graph.ts';
 import { importForRegions, type RegionImports, regionEnvironment } from './region-imports.ts';
@@ -31,16 +32,8 @@ interface Region {
   tableIndex: number;
 }
 
-export interface JitStatistics {
-  regions: number;
-  modules: number;
-  instructions: number;
-  wasmBytes: number;
-  dropped: number;
-}
-
 export class Jit {
-  readonly statistics: JitStatistics = { regions: 0, modules: 0, instructions: 0, wasmBytes: 0, dropped: 0 };
+  readonly statistics: JitStatistics;
   private readonly memory: GuestMemory;
   private readonly words: Int32Array;
   private readonly cache: BlockCache;
@@ -56,8 +49,9 @@ export class Jit {
   private readonly singles = new Map<string, (() => void) | null>();
   private nextIndex: number;
 
-  constructor(memory: GuestMemory, cache: BlockCache, interpreter: Interpreter) {
+  constructor(memory: GuestMemory, cache: BlockCache, interpreter: Interpreter, clock?: JitClock) {
     this.memory = memory;
+    this.statistics = new JitStatistics(memory, clock);
     this.cache = cache;
     this.interpreter = interpreter;
     this.words = new Int32Array(memory.memory.buffer);
@@ -86,23 +80,32 @@ export class Jit {
   /** Compiles what is queued. */
   compileQueue(): void {
     if (!this.queue.size) return;
+    const { statistics } = this;
+    const start = statistics.now();
     const module = new ModuleBuilder();
     const imports = importForRegions(module, this.memory, this.interpreter);
     const built: Region[] = [];
+    const records: Omit<RegionRecord, 'module'>[] = [];
     for (const [op, { graph, replaces }] of this.queue) {
       // Another's return point may have become an entry of a region meanwhile.
       if (this.regions.has(op) && !replaces) continue;
-      if (!this.build(module, imports, graph, `r${built.length}`)) {
+      const name = `r${built.length}`;
+      const builder = this.build(module, imports, graph, name);
+      if (!builder) {
         this.rejected.add(op);
         continue;
       }
+      if (statistics.isCounting) records.push(this.recordOf(graph, builder, name));
       const entries = graph.entries.map((i) => graph.nodes[i].block.op).filter((entry) => entry === op || !this.regions.has(entry));
       built.push({ entries, blocks: graph.nodes.map(({ block }) => block.op), tableIndex: 0 });
     }
     this.queue.clear();
     if (!built.length) return;
     if (this.nextIndex + built.length > this.interpreter.handlerCount + REGION_CAPACITY) return this.cache.flush();
-    const instance = this.instantiate(module);
+    const bytes = module.bytes();
+    statistics.buildMilliseconds += statistics.now() - start;
+    const instance = this.instantiate(bytes);
+    for (const record of records) statistics.records.push({ ...record, module: bytes });
     for (const [i, region] of built.entries()) this.install(region, instance.exports[`r${i}`] as () => void);
   }
 
@@ -123,9 +126,9 @@ export class Jit {
       const imports = importForRegions(module, this.memory, this.interpreter);
       const block: Block = { op, operations: this.cache.singleOperations, start: linear, bytes: length, secondStart: 0, secondBytes: 0, mode: mode >> 5 };
       const last = op + (block.operations - 1) * L.OP_SIZE;
-      const node = { block, page, offset, instructions: [{ offset, first: op, operation: op }], last, direct: new Map(), dynamic: [], successors: [] };
+      const node = { block, page, offset, codeBase: 0n, instructions: [{ offset, first: op, operation: op }], last, direct: new Map(), dynamic: [], successors: [] };
       const built = this.build(module, imports, { mode, nodes: [node], entries: [0] }, 'single');
-      f = built ? (this.instantiate(module).exports.single as () => void) : null;
+      f = built ? (this.instantiate(module.bytes()).exports.single as () => void) : null;
       this.singles.set(key, f);
     }
     if (!f) return;
@@ -143,21 +146,35 @@ export class Jit {
     this.nextIndex = this.interpreter.handlerCount;
   }
 
-  /** Adds a region's function to a module; false where not even its first instruction can be compiled. */
-  private build(module: ModuleBuilder, imports: RegionImports, graph: RegionGraph, name: string): boolean {
+  /** Adds a region's function to a module; undefined where not even its first instruction can be compiled. */
+  private build(module: ModuleBuilder, imports: RegionImports, graph: RegionGraph, name: string): RegionBuilder | undefined {
     const f = module.function(name, HANDLER);
-    const { compiled } = new RegionBuilder(f, graph, imports, (node, offset) => this.finder.decode(node, offset, graph.mode));
-    if (compiled === 0) return false;
-    this.statistics.instructions += compiled;
+    const builder = new RegionBuilder(f, graph, imports, this.statistics, (node, offset) => this.finder.decode(node, offset, graph.mode));
+    if (builder.compiled === 0) return undefined;
+    this.statistics.instructions += builder.compiled;
+    this.statistics.guestBytes += builder.guestBytes;
     module.export(f);
-    return true;
+    return builder;
   }
 
-  private instantiate(module: ModuleBuilder): WebAssembly.Instance {
-    const bytes = module.bytes();
-    this.statistics.modules++;
-    this.statistics.wasmBytes += bytes.length;
-    return new WebAssembly.Instance(new WebAssembly.Module(bytes), regionEnvironment(this.memory, this.interpreter));
+  private recordOf({ mode, nodes }: RegionGraph, { marks }: RegionBuilder, name: string): Omit<RegionRecord, 'module'> {
+    const { bytes } = this.memory;
+    const blocks = nodes.map(({ codeBase, offset, block }) => {
+      const code = [bytes.subarray(block.start, block.start + block.bytes), bytes.subarray(block.secondStart, block.secondStart + block.secondBytes)];
+      return { address: BigInt.asUintN(64, codeBase + BigInt(offset)), bytes: Uint8Array.from(code.flatMap((part) => [...part])) };
+    });
+    const unsigned = marks.map((mark) => ({ ...mark, address: BigInt.asUintN(64, mark.address) }));
+    return { address: blocks[0].address, codeBits: mode === state.CODE_64 ? 64 : 32, blocks, marks: unsigned, name };
+  }
+
+  private instantiate(bytes: Uint8Array<ArrayBuffer>): WebAssembly.Instance {
+    const { statistics } = this;
+    statistics.modules++;
+    statistics.wasmBytes += bytes.length;
+    const start = statistics.now();
+    const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), regionEnvironment(this.memory, this.interpreter));
+    statistics.compileMilliseconds += statistics.now() - start;
+    return instance;
   }
 
   private install(region: Region, f: () => void): void {

@@ -5,6 +5,7 @@ import { type Expression, i32 } from '../../wasm/expression.ts';
 import type { FunctionBuilder } from '../../wasm/function-builder.ts';
 import type { HandlerTargets } from '../interpreter-semantics.ts';
 import type { RegionImports } from './region-imports.ts';
+import type { JitStatistics } from './jit-statistics.ts';
 import type { RegionGraph, RegionInstruction, RegionNode } from './region-graph.ts';
 import { type Link, type Place, RegionSemantics, Unsupported } from './region-semantics.ts';
 import { type Comparison, RegionState } from './region-state.ts';
@@ -18,6 +19,9 @@ const NO_TARGETS = {} as HandlerTargets;
 export class RegionBuilder {
   /** Instructions compiled so far; what is left to the interpreter does not count. */
   compiled = 0;
+  guestBytes = 0;
+  /** Where the code of each instruction begins, in bytes from the function's first one, and its guest-virtual address. */
+  readonly marks: { offset: number; address: bigint }[] = [];
   private readonly f: FunctionBuilder;
   private readonly graph: RegionGraph;
   private readonly decode: (node: RegionNode, offset: number) => Decoded;
@@ -25,14 +29,15 @@ export class RegionBuilder {
   private readonly flow: ControlFlow;
 
   /** Builds the function `f`, a handler, of `graph`, whose instructions `decode` gives. */
-  constructor(f: FunctionBuilder, graph: RegionGraph, imports: RegionImports, decode: (node: RegionNode, offset: number) => Decoded) {
+  constructor(f: FunctionBuilder, graph: RegionGraph, imports: RegionImports, statistics: JitStatistics, decode: (node: RegionNode, offset: number) => Decoded) {
     this.f = f;
     this.graph = graph;
     this.decode = decode;
-    this.region = new RegionState(f, imports, graph.mode);
+    this.region = new RegionState(f, imports, graph.mode, statistics);
     this.flow = new ControlFlow(graph.nodes.map((node) => node.successors), graph.entries);
     this.region.usesPages = graph.nodes.some(({ page }) => page !== graph.nodes[0].page);
     this.region.build(() => this.flow.build(f, (index) => this.node(index), (select) => this.chooseEntry(select)));
+    for (const mark of this.marks) mark.offset += this.region.loadBytes;
   }
 
   /** By the operation that the handler was called with. */
@@ -68,14 +73,16 @@ export class RegionBuilder {
     const decoded = { ...this.decode(node, offset) };
     const nextIp = offset + decoded.length;
     const mark = f.mark();
+    this.marks.push({ offset: mark.length, address: node.codeBase + BigInt(offset) });
     try {
       const go = (to: number, link: Link): void => this.go(index, to, link);
       this.translate(decoded, { operation: first, ip: offset, nextIp, go, goTo: (rip) => this.goTo(index, rip) });
       this.compiled++;
+      this.guestBytes += decoded.length;
     } catch (error) {
       if (!(error instanceof Unsupported)) throw error;
       f.rollBack(mark);
-      region.interpret(first);
+      region.interpretUncompiled(first, decoded.form.instruction.mnemonic);
       return false;
     }
     if (decoded.form.instruction.ends === 'block') return false;
@@ -113,7 +120,7 @@ export class RegionBuilder {
     const inPage = offset >= 0 && offset < PAGE;
     if (inPage) {
       if (to !== undefined) flow.branch(f, from, to, (index) => this.node(index));
-      else if (link === 'through') region.interpret(node.last);
+      else if (link === 'through') region.fallThrough(node.last);
       else region.follow(link, node.last);
       return;
     }

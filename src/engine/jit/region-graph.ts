@@ -45,6 +45,8 @@ export interface RegionNode {
   /** Linear address of the page, and where in it the block begins. */
   page: number;
   offset: number;
+  /** Guest-virtual address of the page when the region was found. */
+  codeBase: bigint;
   instructions: RegionInstruction[];
   /** Its last operation: what links to the blocks that follow. */
   last: number;
@@ -72,7 +74,6 @@ interface Ending {
 }
 
 interface Found extends RegionNode {
-  codeBase: bigint;
   ending: Ending;
   /** Blocks that its direct targets are, by their offset; those of a call are the callee's. */
   targetBlocks: Map<number, Block>;

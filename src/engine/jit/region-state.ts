@@ -5,10 +5,11 @@
  */
 
 import * as state from '../../cpu/state.ts';
-import type { Expression } from '../../wasm/expression.ts';
+import { type Expression, i32 } from '../../wasm/expression.ts';
 import type { FunctionBuilder, Label, Local } from '../../wasm/function-builder.ts';
 import { jumpBlock, jumpEntry, jumpHit } from '../jump-cache.ts';
 import * as L from '../layout.ts';
+import type { JitStatistics } from './jit-statistics.ts';
 import { RegionFloat } from './region-float.ts';
 import type { RegionMode } from './region-graph.ts';
 import type { RegionImports } from './region-imports.ts';
@@ -48,14 +49,20 @@ export class RegionState {
   private readonly exit: Local;
   private readonly exitOperation: Local;
   private readonly exitRip: Local;
+  private readonly budgetAtEntry: Local;
+  private readonly statistics: JitStatistics;
   private out!: Label;
+  /** Bytes of the code in front of what `build` was given. */
+  loadBytes = 0;
 
-  constructor(f: FunctionBuilder, imports: RegionImports, mode: RegionMode) {
+  constructor(f: FunctionBuilder, imports: RegionImports, mode: RegionMode, statistics: JitStatistics) {
     this.f = f;
+    this.statistics = statistics;
     this.imports = imports;
     this.mode = mode;
     this.float = new RegionFloat(f);
     this.budget = f.variable('i32');
+    this.budgetAtEntry = f.variable('i32');
     this.exit = f.variable('i32');
     this.exitOperation = f.variable('i32');
     this.exitRip = f.variable('i64');
@@ -75,7 +82,9 @@ export class RegionState {
     });
     this.store();
     this.goOut();
+    const { length } = f.mark();
     f.prepend(() => this.load());
+    this.loadBytes = f.mark().length - length;
   }
 
   /** The local that stands for a 64-bit word of the state, if one does: general registers and flags. */
@@ -126,22 +135,45 @@ export class RegionState {
 
   /** Leaves for the interpreter, which goes on with an operation of a block that was paid for. */
   interpret(operation: number): void {
+    this.countUnpaid(operation);
+    this.statistics.exit(this.f, 'slow path');
+    this.leave(Exit.interpret, { operation });
+  }
+
+  /** The same at an instruction that is not compiled. */
+  interpretUncompiled(operation: number, mnemonic: string): void {
+    this.countUnpaid(operation);
+    this.statistics.uncompiled(this.f, mnemonic);
+    this.leave(Exit.interpret, { operation });
+  }
+
+  /** Leaves where a block falls through to one that is not in the region. */
+  fallThrough(operation: number): void {
+    this.statistics.exit(this.f, 'link');
     this.leave(Exit.interpret, { operation });
   }
 
   /** Leaves by a link of a block's last operation. */
   follow(link: 'taken' | 'next', operation: number): void {
+    this.statistics.exit(this.f, 'link');
     this.leave(Exit[link], { operation });
   }
 
   /** Leaves for what is at `rip`. */
   goTo(rip: Expression): void {
+    this.statistics.exit(this.f, 'jump');
     this.leave(Exit.lookUp, { rip });
   }
 
   /** Leaves to the run loop, to go on at `rip` some time. */
   stop(rip: Expression): void {
+    this.statistics.exit(this.f, 'budget');
     this.leave(Exit.stop, { rip });
+  }
+
+  /** What the interpreter runs of a block that was paid for is not retired here. */
+  private countUnpaid(operation: number): void {
+    if (this.statistics.isCounting) this.statistics.retired(this.f, i32(-1).sub(i32(operation).load('i32.load16_s', L.OP_REMAINING)));
   }
 
   private leave(exit: number, { operation, rip }: { operation?: number; rip?: Expression }): void {
@@ -170,6 +202,7 @@ export class RegionState {
     if (this.looksUp) f.set(this.jumpMode, this.generation());
     // Who enters has paid for the first block; it pays for itself again.
     f.set(this.budget, vcpu.load('i32.load', state.BUDGET).add(op.load('i32.load16_s', L.OP_REMAINING)).add(1));
+    if (this.statistics.isCounting) f.set(this.budgetAtEntry, f.get(this.budget));
   }
 
   private generation(): Expression {
@@ -182,6 +215,7 @@ export class RegionState {
     const vcpu = f.parameter(0);
     for (const [offset, { local, written }] of this.words) if (written) f.store('i64.store', vcpu, f.get(local), offset);
     for (const [number, { local, written }] of this.vectors) if (written) f.store('v128.store', vcpu, f.get(local), state.XMM + 16 * number);
+    if (this.statistics.isCounting) this.statistics.retired(f, f.get(this.budgetAtEntry).sub(f.get(this.budget)));
     f.store('i32.store', vcpu, f.get(this.budget), state.BUDGET);
     if (this.usesPages) f.store('i64.store', vcpu, this.codeBase, state.CODE_BASE);
   }

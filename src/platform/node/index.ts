@@ -31,3 +31,4 @@ export { createDisassembler } from './disassembler.ts';
 export { fileErrorReason, readFiles, readInput } from './files.ts';
 export { nodeHost } from './host.ts';
 export { OutputFile } from './output-file.ts';
+export { disassembleGuest, type GuestInstruction } from './disassemble-guest.ts';
