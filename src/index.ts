@@ -176,9 +176,9 @@ export {
   driverEoiTable,
   eoiDocumentParts,
   linuxEoiPart,
-  pvEoiPicture,
   withGeneratedParts,
 } from './experiment/eoi-document.ts';
+export { pvEoiPicture } from './experiment/eoi-picture.ts';
 export { type DriverEois, traceDriverEois } from './experiment/driver-eoi.ts';
 export { type EoiCode, linuxEoiCode, tinyEoiCode } from './experiment/eoi-code.ts';
 export { type Disassemble, pathListing, pathTable } from './experiment/eoi-report.ts';

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { eoiDocumentParts, pvEoiPicture, withGeneratedParts } from './eoi-document.ts';
+import { eoiDocumentParts, withGeneratedParts } from './eoi-document.ts';
+import { pvEoiPicture } from './eoi-picture.ts';
 
 const read = (name: string): string => readFileSync(new URL(`../../docs/${name}`, import.meta.url), 'utf8');
 
