@@ -31,9 +31,13 @@ export function methodSymbol(driver: ApicDriver, method: Method, state: EoiState
     case 'x2apic-eoi':
       return nativeEoiSymbol(driver);
     case 'pv-eoi':
-      return PV_EOI_OVERRIDE;
+      return isRegistered(driver) ? PV_EOI_OVERRIDE : nativeEoiSymbol(driver);
   }
 }
+
+/** Whether probing knows the driver's structure, and so the override finds it: noop's it does not. */
+const isRegistered = ({ bits, name }: ApicDriver): boolean =>
+  PROBE_ORDER[bits].some((other) => structureSymbol(other.name) === structureSymbol(name));
 
 /** What PV EOI falls back to: the driver's own EOI. */
 export const nativeEoiSymbol = (driver: ApicDriver): string => driver.directEoi ?? (driver.methods.eoiWrite as string);

@@ -71,6 +71,27 @@ export function forEachCpu(a: Assembler, abi: GuestAbi, each: () => void): void 
   a.label('.done');
 }
 
+/** (mask, vector): calls `sendOne` (CPU, vector) for each CPU. */
+export const oneByOne =
+  (sendOne: string, exceptSelf: boolean): EmitFunction =>
+  (a, abi) => {
+    const [mask, vector] = abi.saved;
+    const [, vector32] = abi.saved32;
+    a.push(mask);
+    a.push(vector);
+    a.mov(vector32, abi.arguments32[1]);
+    a.mov(mask, abi.pointer(abi.arguments[0]));
+    if (exceptSelf) a.mov(eax, abi.perCpu('cpu_number', 32)).btr(mask, abi.result);
+    forEachCpu(a, abi, () => {
+      a.mov(abi.arguments32[0], eax);
+      a.mov(abi.arguments32[1], vector32);
+      a.call(sendOne);
+    });
+    a.pop(vector);
+    a.pop(mask);
+    a.ret();
+  };
+
 /** (mask, vector): one ICR write for each CPU, by physical or logical ID. */
 const sequence =
   (ids: 'physical' | 'logical', exceptSelf: boolean): EmitFunction =>

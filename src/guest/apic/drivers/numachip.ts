@@ -4,7 +4,7 @@
  */
 
 import type { Assembler } from '../../assembler/assembler.ts';
-import { address, dword, eax, ebp, ebx, ecx, edi, edx, esi, mem, rax, rbp, rbx, rdi, times } from '../../assembler/operands.ts';
+import { address, dword, eax, ebx, ecx, edi, edx, esi, mem, rax, rbx, times } from '../../assembler/operands.ts';
 import {
   APIC_DEST_PHYSICAL,
   APIC_DEST_SELF,
@@ -15,8 +15,7 @@ import {
   XAPIC_ID_SHIFT,
 } from '../apic-constants.ts';
 import type { ApicDriver } from '../apic-driver.ts';
-import type { EmitFunction } from '../guest-abi.ts';
-import { forEachCpu, toOnlineCpus } from '../ipi.ts';
+import { oneByOne, toOnlineCpus } from '../ipi.ts';
 import { compareText } from '../text.ts';
 import {
   CSR_G3_EXT_IRQ_GEN,
@@ -41,24 +40,6 @@ function writeCsr(a: Assembler): void {
   a.bswap(eax);
   a.mov(dword(address('MMIO_WINDOW', lcsrOffset(CSR_G3_EXT_IRQ_GEN))), eax);
 }
-
-const mask =
-  (exceptSelf: boolean): EmitFunction =>
-  (a, abi) => {
-    a.push(rbx);
-    a.push(rbp);
-    a.mov(ebp, esi);
-    a.mov(rbx, mem(rdi));
-    if (exceptSelf) a.mov(eax, abi.perCpu('cpu_number', 32)).btr(rbx, rax);
-    forEachCpu(a, abi, () => {
-      a.mov(edi, eax);
-      a.mov(esi, ebp);
-      a.call('numachip_send_IPI_one');
-    });
-    a.pop(rbp);
-    a.pop(rbx);
-    a.ret();
-  };
 
 export const numachip: ApicDriver = {
   ...flat,
@@ -125,8 +106,8 @@ export const numachip: ApicDriver = {
       writeCsr(a);
       a.ret();
     },
-    numachip_send_IPI_mask: mask(false),
-    numachip_send_IPI_mask_allbutself: mask(true),
+    numachip_send_IPI_mask: oneByOne('numachip_send_IPI_one', false),
+    numachip_send_IPI_mask_allbutself: oneByOne('numachip_send_IPI_one', true),
     numachip_send_IPI_allbutself: toOnlineCpus('numachip_send_IPI_mask_allbutself'),
     numachip_send_IPI_all: toOnlineCpus('numachip_send_IPI_mask'),
     /** The only one that goes through the APIC. */

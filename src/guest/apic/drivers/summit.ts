@@ -3,9 +3,28 @@
 import { eax, edx } from '../../assembler/operands.ts';
 import type { ApicDriver } from '../apic-driver.ts';
 import { withinCluster } from '../destination.ts';
+import type { EmitFunction } from '../guest-abi.ts';
 import { toOnlineCpus } from '../ipi.ts';
 import { compareText } from '../text.ts';
 import { XAPIC_ACCESS } from './flat.ts';
+
+/** (OEM, product or table) */
+const oemCheck =
+  (oem: string, products: readonly string[]): EmitFunction =>
+  (a) => {
+    compareText(a, eax, oem, '.no');
+    for (const [i, product] of products.entries()) {
+      const isLast = i === products.length - 1;
+      compareText(a, edx, product, isLast ? '.no' : `.not_${i}`);
+      if (!isLast) a.jmp('.yes').label(`.not_${i}`);
+    }
+    a.label('.yes');
+    a.mov(eax, 1);
+    a.ret();
+    a.label('.no');
+    a.xor(eax, eax);
+    a.ret();
+  };
 
 export const summit: ApicDriver = {
   name: 'summit',
@@ -36,37 +55,8 @@ export const summit: ApicDriver = {
       a.xor(eax, eax);
       a.ret();
     },
-    /** (OEM, product) */
-    summit_mps_oem_check(a) {
-      compareText(a, eax, 'IBM ENSW', '.no');
-      compareText(a, edx, 'VIGIL SMP', '.exa');
-      a.jmp('.yes');
-      a.label('.exa');
-      compareText(a, edx, 'EXA', '.ruthless');
-      a.jmp('.yes');
-      a.label('.ruthless');
-      compareText(a, edx, 'RUTHLESS SMP', '.no');
-      a.label('.yes');
-      a.mov(eax, 1);
-      a.ret();
-      a.label('.no');
-      a.xor(eax, eax);
-      a.ret();
-    },
-    /** (OEM, table) */
-    summit_acpi_madt_oem_check(a) {
-      compareText(a, eax, 'IBM', '.no');
-      compareText(a, edx, 'SERVIGIL', '.exa');
-      a.jmp('.yes');
-      a.label('.exa');
-      compareText(a, edx, 'EXA', '.no');
-      a.label('.yes');
-      a.mov(eax, 1);
-      a.ret();
-      a.label('.no');
-      a.xor(eax, eax);
-      a.ret();
-    },
+    summit_mps_oem_check: oemCheck('IBM ENSW', ['VIGIL SMP', 'EXA', 'RUTHLESS SMP']),
+    summit_acpi_madt_oem_check: oemCheck('IBM', ['SERVIGIL', 'EXA']),
     summit_cpu_mask_to_apicid: withinCluster(true, 1),
     summit_cpu_mask_to_apicid_and: withinCluster(true, 2),
     summit_send_IPI_allbutself: toOnlineCpus('default_send_IPI_mask_allbutself_logical'),

@@ -8,7 +8,6 @@ import {
   address,
   dword,
   eax,
-  ebp,
   ebx,
   edi,
   edx,
@@ -16,7 +15,6 @@ import {
   mem,
   qword,
   rax,
-  rbp,
   rbx,
   rdi,
   rdx,
@@ -26,8 +24,7 @@ import {
 import { APIC_DM_INIT, APIC_DM_NMI, APIC_DM_STARTUP, NMI_VECTOR } from '../apic-constants.ts';
 import type { ApicDriver } from '../apic-driver.ts';
 import { firstCpuId } from '../destination.ts';
-import type { EmitFunction } from '../guest-abi.ts';
-import { forEachCpu, toOnlineCpus } from '../ipi.ts';
+import { oneByOne, toOnlineCpus } from '../ipi.ts';
 import { compareText } from '../text.ts';
 import {
   UV_APIC_PNODE_SHIFT,
@@ -54,24 +51,6 @@ function hubIpi(a: Assembler): void {
   a.bts(rdx, UVH_IPI_SEND_BIT);
   a.mov(mem(rax, UVH_IPI_INT), rdx);
 }
-
-const mask =
-  (exceptSelf: boolean): EmitFunction =>
-  (a, abi) => {
-    a.push(rbx);
-    a.push(rbp);
-    a.mov(ebp, esi);
-    a.mov(rbx, mem(rdi));
-    if (exceptSelf) a.mov(eax, abi.perCpu('cpu_number', 32)).btr(rbx, rax);
-    forEachCpu(a, abi, () => {
-      a.mov(edi, eax);
-      a.mov(esi, ebp);
-      a.call('uv_send_IPI_one');
-    });
-    a.pop(rbp);
-    a.pop(rbx);
-    a.ret();
-  };
 
 export const x2apicUvX: ApicDriver = {
   name: 'x2apic_uv_x',
@@ -144,8 +123,8 @@ export const x2apicUvX: ApicDriver = {
       hubIpi(a);
       a.ret();
     },
-    uv_send_IPI_mask: mask(false),
-    uv_send_IPI_mask_allbutself: mask(true),
+    uv_send_IPI_mask: oneByOne('uv_send_IPI_one', false),
+    uv_send_IPI_mask_allbutself: oneByOne('uv_send_IPI_one', true),
     uv_send_IPI_allbutself: toOnlineCpus('uv_send_IPI_mask_allbutself'),
     uv_send_IPI_all: toOnlineCpus('uv_send_IPI_mask'),
     /** (APIC ID, start address): INIT and STARTUP through the hub. */
