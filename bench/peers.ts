@@ -46,7 +46,6 @@ const V86_VERSION = '0.5.462';
 const QEMU = 'qemu-system-x86_64';
 const MEMORY_MIB = 512;
 const WORK = join('.cache', 'peers');
-const NATIVE_REPETITIONS = 5;
 
 const PLATFORMS = ['native64', 'tcg64', 'exitless64', 'exitless64-pvh', 'native32', 'tcg32', 'v86', 'exitless32'] as const;
 type Platform = (typeof PLATFORMS)[number];
@@ -72,6 +71,7 @@ const platforms = options.platforms
   .split(',')
   .map((name) => PLATFORMS.find((known) => known === name) ?? fail(`no platform ${name}; there are ${PLATFORMS.join(', ')}`));
 const rounds = Number(options.rounds ?? (options.quick ? 1 : 3));
+const nativeRepetitions = options.quick ? 3 : 5;
 const programs = BENCHMARK_WORKLOADS.filter((workload) => !isMacroWorkload(workload)).map(({ name }) => name);
 const names = options.set === 'all' ? programs : options.set === 'none' ? [] : options.set.split(',');
 const plan: BenchmarkPlan = { names, macro: options.macro, repetitions: Number(options.reps ?? (options.quick ? 1 : 2)) };
@@ -196,8 +196,8 @@ async function runV86(): Promise<PlatformRun> {
 }
 
 const runners: Record<Platform, () => Promise<PlatformRun>> = {
-  native64: async () => ({ guest: await runNatively(guestOf('native64'), { ...plan, repetitions: NATIVE_REPETITIONS }) }),
-  native32: async () => ({ guest: await runNatively(guestOf('native32'), { ...plan, repetitions: NATIVE_REPETITIONS }) }),
+  native64: async () => ({ guest: await runNatively(guestOf('native64'), { ...plan, repetitions: nativeRepetitions }) }),
+  native32: async () => ({ guest: await runNatively(guestOf('native32'), { ...plan, repetitions: nativeRepetitions }) }),
   tcg64: () => tcg('tcg64'),
   tcg32: () => tcg('tcg32'),
   exitless64: () => exitless(64, 'bzimage', plan),
@@ -289,6 +289,17 @@ function groupMean(group: BenchmarkGroup | 'all', platform: Platform, measure: M
   });
   const mean = geometricMean(ratios);
   return Number.isNaN(mean) ? undefined : mean;
+}
+
+/** How long one platform takes for what another takes 1, over the workloads that both have run, but for bulk copies. */
+function against(platform: Platform, other: Platform, measure: Measure): number | undefined {
+  const ratios = workloads
+    .filter(({ group }) => group !== 'bulk copy')
+    .flatMap(({ name }) => {
+      const [a, b] = [best(platform, name, measure), best(other, name, measure)];
+      return a && b ? a / b : [];
+    });
+  return ratios.length ? geometricMean(ratios) : undefined;
 }
 
 function row(cells: readonly (string | undefined)[]): string {
@@ -387,6 +398,8 @@ repetition; load of the host (1 minute) while it ran: ${Math.min(...loads).toFix
 |---|${compared.map(() => '--:|--:|').join('')}--:|
 ${groupRows.join('\n')}
 
+Exitless against TCG, 64-bit: ${ratio(against('exitless64', 'tcg64', 'processMilliseconds')) ?? '—'} (main threads ${ratio(against('exitless64', 'tcg64', 'mainMilliseconds')) ?? '—'}). Exitless against v86,
+32-bit: ${ratio(against('exitless32', 'v86', 'processMilliseconds')) ?? '—'} (main threads ${ratio(against('exitless32', 'v86', 'mainMilliseconds')) ?? '—'}; target ≤ 0.5). Both are geometric means over all but the bulk copies.
 Single workloads of the user integer group that take longer than TCG: ${slower.map(({ name }) => name).join(', ') || 'none'}.
 
 ## Power-on to /init, and memory
