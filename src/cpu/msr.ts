@@ -11,7 +11,7 @@ export const Msr = {
   tsc: 0x10, apicBase: 0x1b, tscAdjust: 0x3b, microcode: 0x8b, mtrrCap: 0xfe, sysenterCs: 0x174, sysenterEsp: 0x175, sysenterEip: 0x176, mcgCap: 0x179, mcgStatus: 0x17a,
   miscEnable: 0x1a0, pat: 0x277, mtrrDefault: 0x2ff, tscDeadline: 0x6e0, x2apic: 0x800, x2apicEnd: 0x8ff,
   efer: 0xc000_0080, star: 0xc000_0081, lstar: 0xc000_0082, cstar: 0xc000_0083, sfmask: 0xc000_0084, fsBase: 0xc000_0100, gsBase: 0xc000_0101, kernelGsBase: 0xc000_0102, tscAux: 0xc000_0103,
-  syscfg: 0xc001_0010, hwcr: 0xc001_0015, patchLevel: 0x8b, decodeConfig: 0xc001_1029,
+  syscfg: 0xc001_0010, hwcr: 0xc001_0015, interruptPending: 0xc001_0055, patchLevel: 0x8b, decodeConfig: 0xc001_1029,
 } as const; // biome-ignore format: a table
 
 const PLAIN: Record<number, { offset: number; check: 'any' | 'canonical' | 'low32' }> = {
@@ -32,7 +32,7 @@ const MTRR_VARIABLE = { first: 0x200, last: 0x20f };
 const MTRR_FIXED = [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f];
 /** Read as what they hold after reset, written without effect: what Linux touches on AMD processors. */
 const INERT: ReadonlyMap<number, bigint> = new Map([
-  [Msr.microcode, 0x0100_0065n], [Msr.mtrrCap, 0x508n], [Msr.mcgCap, 0n], [Msr.mcgStatus, 0n], [Msr.syscfg, 0n], [Msr.hwcr, 0x0100_0000n], [Msr.decodeConfig, 2n],
+  [Msr.microcode, 0x0100_0065n], [Msr.mtrrCap, 0x508n], [Msr.mcgCap, 0n], [Msr.mcgStatus, 0n], [Msr.syscfg, 0n], [Msr.hwcr, 0x0100_0000n], [Msr.interruptPending, 0n], [Msr.decodeConfig, 2n],
 ]); // biome-ignore format: a table
 
 /** MSRs that hold a value and nothing else, a vCPU each. */

@@ -102,4 +102,16 @@ describe.skipIf(!files)('exitless', () => {
     expect(count('kvm_pv_eoi')).toBeCloseTo(means['eois.elided'], -1.5);
     expect(stderr).toContain(`${events.length} events in trace.txt`);
   });
+
+  it('initramfs makes a guest of a package and of files, and boot exits with the status of what it ran', () => {
+    writeFileSync(join(folder, 'script'), '[ "$(cat /etc/motd)" = "a file" ] && hello -g "from a package" && exit 42\n', { mode: 0o755 });
+    writeFileSync(join(folder, 'motd'), 'a file\n');
+    const files = ['--file', 'script:/usr/local/bin/script', '--file', 'motd:/etc/motd'];
+    const built = exitless(['initramfs', '--package', 'hello', ...files, '--run', 'script', '--output', 'hello.cpio']);
+    if (built.status === 2 && built.stderr.includes('cannot fetch')) return; // the cache has the kernel, and there is no network
+    expect(built.status, built.stderr).toBe(0);
+    const { status, stdout } = exitless(['boot', '--initrd', 'hello.cpio', '--append', 'console=ttyS0 quiet']);
+    expect(stdout).toMatch(/^from a package\r$/m);
+    expect(status).toBe(42);
+  });
 });

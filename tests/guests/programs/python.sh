@@ -1,0 +1,3 @@
+#!/bin/sh
+# Python's own tests of what computes. usage: python.sh TEST...
+exec python3 -m test "$@"
