@@ -1,7 +1,7 @@
 /**
  * `npm run differential`: boots Debian's kernel twice side by side, interpreted and compiled, and compares all of both vCPUs every 100,000 instructions
  * and all of RAM now and then, from power-on to power-off. Options: --smp N, --every N, --memory-every SLICES, --seconds GUEST, --right on|off|force,
- * --left (off unless given), --seed N, --load N (rounds of the workload; 0 is a shell that exits).
+ * --left (off unless given), --seed N, --load N (rounds of the workload; 0 is a shell that exits), --bits 64|32 (32: Debian's 686 kernel).
  */
 
 import { parseArgs } from 'node:util';
@@ -19,10 +19,11 @@ const { values } = parseArgs({
     right: { type: 'string', default: 'on' },
     seed: { type: 'string', default: '1' },
     load: { type: 'string', default: '50' },
+    bits: { type: 'string', default: '64' },
   },
 });
 
-const files = await debianGuestFiles({ onProgress: (line) => console.error(line) });
+const files = await debianGuestFiles({ onProgress: (line) => console.error(line), kernel: values.bits === '32' ? '686' : 'cloud-amd64' });
 const busybox = readInput(files.busybox, 'busybox');
 const load = Number(values.load);
 const initrd = buildInitramfs({ init: load ? WORKLOAD_INIT : SHELL_INIT, busybox });
@@ -41,7 +42,7 @@ function machine(jit: string): () => Machine {
       kernel,
       initrd,
       append: `console=ttyS0 quiet${load ? ` load=${load}` : ''}`,
-      boot: 'pvh',
+      boot: values.bits === '32' ? 'bzimage' : 'pvh',
       seed: Number(values.seed),
       jit: JIT[jit],
     });
@@ -66,7 +67,7 @@ const { difference, ...result } = runLockstep({
 });
 const { user, system } = process.cpuUsage(start);
 console.log(
-  `jit ${values.left} and ${values.right}, ${values.smp} vCPUs: ${result.instructions} instructions, ${result.guestSeconds.toFixed(3)} s of guest time, compared after each of ${result.slices} slices, RAM ${result.memoryComparisons} times; ${((user + system) / 1e6).toFixed(0)} s of CPU time`,
+  `jit ${values.left} and ${values.right}, ${values.bits}-bit, ${values.smp} vCPUs: ${result.instructions} instructions, ${result.guestSeconds.toFixed(3)} s of guest time, compared after each of ${result.slices} slices, RAM ${result.memoryComparisons} times; ${((user + system) / 1e6).toFixed(0)} s of CPU time`,
 );
 if (difference) {
   console.log(`DIFFERENT between instructions ${difference.after} and ${difference.before}:\n${difference.differences.map((line) => `  ${line}`).join('\n')}\n\n${values.left}:\n${difference.left}\n\n${values.right}:\n${difference.right}`);
