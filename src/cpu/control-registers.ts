@@ -5,7 +5,9 @@ import { updateCodeMode, updateSegments } from './segments.ts';
 import { Cr0, Cr4, Efer, generalProtection, raise, type Vcpu, Vector } from './vcpu.ts';
 
 const CR0_DEFINED = 0xe005_003fn;
-const CR3_NO_FLUSH = 1n << 63n;
+/** Bit 63 under CR4.PCIDE, which long mode alone has: translations stay. */
+const CR3_NO_FLUSH_HIGH = 1 << 31;
+const CR4_PCIDE = Number(Cr4.pcide);
 
 /** PAE paging without long mode: CR3 points to four page-directory pointers. */
 const isPae = (cr0: bigint, cr4: bigint, efer: bigint): boolean => (cr0 & Cr0.pg) !== 0n && (cr4 & Cr4.pae) !== 0n && !(efer & Efer.lma);
@@ -57,12 +59,19 @@ export function writeCr0(vcpu: Vcpu, value: bigint): void {
 }
 
 export function writeCr3(vcpu: Vcpu, value: bigint): void {
-  const pcide = (vcpu.get64(state.CR4) & Cr4.pcide) !== 0n;
-  const keep = pcide && (value & CR3_NO_FLUSH) !== 0n;
-  const next = keep ? value & ~CR3_NO_FLUSH : value;
-  if (vcpu.longMode && next & vcpu.model.abovePhysical) generalProtection();
-  if (isPae(vcpu.get64(state.CR0), vcpu.get64(state.CR4), vcpu.get64(state.EFER))) setPageDirectoryPointers(vcpu, readPageDirectoryPointers(vcpu, next));
-  vcpu.set64(state.CR3, next);
+  if (vcpu.longMode) return writeLongModeCr3(vcpu, Number(value & 0xffff_ffffn), Number(value >> 32n));
+  if (isPae(vcpu.get64(state.CR0), vcpu.get64(state.CR4), vcpu.get64(state.EFER))) setPageDirectoryPointers(vcpu, readPageDirectoryPointers(vcpu, value));
+  vcpu.set64(state.CR3, value);
+  vcpu.mmu.addressSpaceChanged(vcpu.base, false);
+}
+
+/** The value in halves: every switch of a kernel's address spaces comes here. */
+export function writeLongModeCr3(vcpu: Vcpu, low: number, high: number): void {
+  const keep = (vcpu.get32(state.CR4) & CR4_PCIDE) !== 0 && high >>> 31 !== 0;
+  const upper = keep ? high & ~CR3_NO_FLUSH_HIGH : high;
+  if (upper & vcpu.model.abovePhysicalHigh) generalProtection();
+  vcpu.set32(state.CR3, low);
+  vcpu.set32(state.CR3 + 4, upper);
   vcpu.mmu.addressSpaceChanged(vcpu.base, keep);
 }
 

@@ -78,13 +78,19 @@ export interface CpuModel {
   /** Bits of a physical address, and those of 64 above them: reserved in paging entries, CR3 and IA32_APIC_BASE. */
   readonly physicalAddressBits: number;
   readonly abovePhysical: bigint;
+  /** The upper half of those. */
+  readonly abovePhysicalHigh: number;
   /** Bits of CR4 that may be set. */
   readonly cr4: bigint;
 }
 
 /** What every model has, and PSE-36 can name; machines that have devices above it ask for more (machine/platforms/). */
 const PHYSICAL_ADDRESS_BITS = 40;
-const physicalAddresses = (bits: number): Pick<CpuModel, 'physicalAddressBits' | 'abovePhysical'> => ({ physicalAddressBits: bits, abovePhysical: BigInt.asUintN(64, -1n << BigInt(bits)) });
+const physicalAddresses = (bits: number): Pick<CpuModel, 'physicalAddressBits' | 'abovePhysical' | 'abovePhysicalHigh'> => ({
+  physicalAddressBits: bits,
+  abovePhysical: BigInt.asUintN(64, -1n << BigInt(bits)),
+  abovePhysicalHigh: -1 << (bits - 32),
+});
 /** The model with physical addresses of so many bits, 40 to 52. */
 export const withPhysicalAddresses = (model: CpuModel, bits: number): CpuModel => ({ ...model, ...physicalAddresses(bits) });
 

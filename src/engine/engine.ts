@@ -23,7 +23,8 @@ import type { JitClock } from './jit/jit-statistics.ts';
 import * as L from './layout.ts';
 
 const PAGE = 4096;
-const PCID_MASK = 0xfffn;
+const PCID_MASK = 0xfff;
+const CR4_PCIDE = Number(Cr4.pcide);
 const TRAP_FLAG = 1 << 8;
 const RESUME_FLAG = 1 << 16;
 /** Thrown through generated code: the instruction has met a breakpoint and is begun again, by itself. */
@@ -37,6 +38,8 @@ class AddressSpaces {
   readonly lastUse = new Float64Array(L.CONTEXT_SLOTS);
   current = 0;
 }
+
+const currentPcid = (vcpu: Vcpu): number => (vcpu.get32(state.CR4) & CR4_PCIDE ? vcpu.get32(state.CR3) & PCID_MASK : 0);
 
 export class Engine implements Mmu {
   readonly memory: GuestMemory;
@@ -591,7 +594,7 @@ export class Engine implements Mmu {
   addressSpaceChanged(base: number, keep: boolean): void {
     const vcpu = this.vcpuAt(base);
     const spaces = this.spaces[vcpu.index];
-    const pcid = vcpu.get64(state.CR4) & Cr4.pcide ? Number(vcpu.get64(state.CR3) & PCID_MASK) : 0;
+    const pcid = currentPcid(vcpu);
     let slot = spaces.pcids.indexOf(pcid);
     const known = slot >= 0;
     if (!known) {
@@ -608,7 +611,7 @@ export class Engine implements Mmu {
     const spaces = this.spaces[vcpu.index];
     for (let slot = 0; slot < L.CONTEXT_SLOTS; slot++) if (slot === spaces.current || spaces.pcids[slot] >= 0) this.flushSlot(base, slot);
     spaces.pcids.fill(-1);
-    spaces.pcids[spaces.current] = vcpu.get64(state.CR4) & Cr4.pcide ? Number(vcpu.get64(state.CR3) & PCID_MASK) : 0;
+    spaces.pcids[spaces.current] = currentPcid(vcpu);
     vcpu.set32(state.TLB_TRAITS, 0);
   }
 

@@ -97,6 +97,11 @@ export function createHelpers(engine: Engine, environment: Environment): Helpers
       cr.writeCr(vcpu, number, vcpu.argument(0), { readTaskPriority: () => 0, writeTaskPriority: (value) => environment.writeTaskPriority(vcpu, value) });
       if (number === 0 || number === 4) environment.controlRegisterWritten(vcpu, number, old ^ vcpu.get64(slot));
     },
+    /** MOV CR3 in 64-bit mode. */
+    write_cr3: (base: number): void => {
+      const vcpu = at(base);
+      cr.writeLongModeCr3(vcpu, vcpu.get32(state.ARGUMENT), vcpu.get32(state.ARGUMENT + 4));
+    },
     read_dr: (base: number, number: number): void => {
       environment.intercepted(at(base), 'dr-read', number);
       at(base).setArgument(0, cr.readDr(at(base), number));

@@ -112,8 +112,17 @@ for (const [name, letter, read, write] of [
   });
   instruction('MOV', `0F ${write} ${letter}q Rq ; anymod`, { access: 'wr', ends: 'block', modal: true }, (x, register, value) => {
     x.requirePrivilege();
+    const number = x.f.let(register.number());
     x.setArgument(0, general(x, value));
-    x.helper(`write_${name}`, register.number());
+    if (name === 'cr' && x.longMode) {
+      // A switch of address spaces changes nothing else.
+      x.f.if(number.eq(3), () => {
+        x.helper('write_cr3');
+        x.setState64(state.RIP, x.nextIp());
+        x.continueAtRip();
+      });
+    }
+    x.helper(`write_${name}`, number);
     x.leave();
   });
 }
