@@ -4,11 +4,13 @@ import type { Expression } from '../wasm/expression.ts';
 import type { FunctionBuilder } from '../wasm/function-builder.ts';
 import * as L from './layout.ts';
 
-const PAGE_SHIFT = 12;
+/** 2^32 divided by the golden ratio: its products' upper bits tell addresses apart that differ in any bits. */
+const HASH = 0x9e37_79b1 | 0;
+const HASH_SHIFT = 32 - Math.log2(L.JUMP_ENTRIES);
 
 /** The entry (an i32) of `context` where the code at `rip` (i64) would be. */
 export function jumpEntry(f: FunctionBuilder, context: Expression, rip: Expression): Expression {
-  const hash = rip.wrap().xor(rip.shrU(PAGE_SHIFT).wrap()).and(L.JUMP_ENTRIES - 1);
+  const hash = rip.wrap().mul(HASH).shrU(HASH_SHIFT);
   return f.let(context.add(hash.mul(L.JUMP_ENTRY_SIZE)));
 }
 
@@ -22,7 +24,7 @@ export const jumpBlock = (entry: Expression): Expression => entry.load('i32.load
 /** What generated code would find for flat code at `rip` in `mode`: a block's first operation, or 0. Changes nothing. */
 export function peekJump(words: Int32Array, context: number, rip: bigint, codeMode: number): number {
   const low = Number(BigInt.asIntN(32, rip));
-  const hash = (low ^ Number(BigInt.asIntN(32, rip >> BigInt(PAGE_SHIFT)))) & (L.JUMP_ENTRIES - 1);
+  const hash = Math.imul(low, HASH) >>> HASH_SHIFT;
   const entry = (context + L.JUMP_CACHE + hash * L.JUMP_ENTRY_SIZE) >> 2;
   const high = Number(BigInt.asIntN(32, rip >> 32n));
   const mode = words[(context + L.CONTEXT_GENERATION) >> 2] | codeMode;
