@@ -63,6 +63,8 @@ export const TLB_TRAITS = 252;
 export const TRAIT_LARGE_USER = 1;
 export const TRAIT_LARGE_KERNEL = 2;
 export const TRAIT_GLOBAL_USER = 4;
+/** Supervisor mode's code was found in a page that is not global: another address space may have other code there. */
+export const TRAIT_LOCAL_CODE = 8;
 
 /** XMM0 to XMM15, 16 bytes each, 16-byte aligned. */
 export const XMM = 256;
@@ -165,5 +167,8 @@ export const CANONICAL_SHIFT = 1376;
 export const BASE_CANONICAL_SHIFT = 1384;
 /** Non-zero while generated code may deliver page faults by itself: not while an instruction runs alone. i32 */
 export const TAKES_FAULTS = 1368;
+
+/** Non-zero where the page that the last walk found is global. i32 */
+export const WALK_GLOBAL = 1372;
 
 export const VCPU_STATE_SIZE = 2048;

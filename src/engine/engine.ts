@@ -54,6 +54,8 @@ export class Engine implements Mmu {
   private readonly debugUnits: DebugUnit[];
   /** Instructions each vCPU has retired, up to the start of its current slice. */
   private readonly retiredBefore: Float64Array;
+  /** Of each vCPU, the last one given to a context. */
+  private readonly generations: Int32Array;
   private useCounter = 0;
   private running = -1;
   /** Of the running vCPU: what it had retired, plus the slice, less what was taken back from it: RETIRED_BASE. */
@@ -82,6 +84,7 @@ export class Engine implements Mmu {
     this.spaces = this.vcpus.map(() => new AddressSpaces());
     this.debugUnits = this.vcpus.map(() => new DebugUnit());
     this.retiredBefore = new Float64Array(layout.vcpuCount);
+    this.generations = new Int32Array(layout.vcpuCount);
     this.cache = new BlockCache(memory, layout, environment.model);
     this.interpreter = createInterpreter(
       memory,
@@ -121,7 +124,7 @@ export class Engine implements Mmu {
     for (const vcpu of this.vcpus) {
       vcpu.mmu = this;
       // Zeros are no empty TLB: every context is emptied before its first use.
-      for (let context = L.contextBase(vcpu.base, 0, 0); context < vcpu.base + layout.vcpuBytes; context += L.CONTEXT_SIZE) {
+      for (let context = L.contextBase(vcpu.base, 0, 0); context < vcpu.base + L.JUMP_CACHE; context += L.CONTEXT_SIZE) {
         this.words.fill(-1, (context + L.CONTEXT_FILLED) >> 2, (context + L.CONTEXT_FILLED + 8) >> 2);
       }
       this.selectSlot(vcpu, 0);
@@ -601,6 +604,7 @@ export class Engine implements Mmu {
       slot = 0;
       for (let i = 1; i < L.CONTEXT_SLOTS; i++) if (spaces.lastUse[i] < spaces.lastUse[slot]) slot = i;
     }
+    if (vcpu.get32(state.TLB_TRAITS) & state.TRAIT_LOCAL_CODE) this.flushSupervisorJumps(base);
     if (!known || !keep) this.flushSlot(base, slot);
     spaces.pcids[slot] = pcid;
     this.selectSlot(vcpu, slot);
@@ -610,6 +614,7 @@ export class Engine implements Mmu {
     const vcpu = this.vcpuAt(base);
     const spaces = this.spaces[vcpu.index];
     for (let slot = 0; slot < L.CONTEXT_SLOTS; slot++) if (slot === spaces.current || spaces.pcids[slot] >= 0) this.flushSlot(base, slot);
+    this.flushSupervisorJumps(base);
     spaces.pcids.fill(-1);
     spaces.pcids[spaces.current] = currentPcid(vcpu);
     vcpu.set32(state.TLB_TRAITS, 0);
@@ -623,7 +628,11 @@ export class Engine implements Mmu {
     // A page in the kernel's half may be global, hence in every slot.
     if (kernel || traits & state.TRAIT_GLOBAL_USER) for (let slot = 0; slot < L.CONTEXT_SLOTS; slot++) if (slot !== spaces.current) spaces.pcids[slot] = -1;
     // Of a large page any 4-KiB piece may be in the TLB.
-    if (traits & (kernel ? state.TRAIT_LARGE_KERNEL : state.TRAIT_LARGE_USER)) return this.flushSlot(base, spaces.current);
+    const isLarge = (traits & (kernel ? state.TRAIT_LARGE_KERNEL : state.TRAIT_LARGE_USER)) !== 0;
+    const page = Number((address >> 12n) & BigInt(L.SUPERVISOR_PAGE_BITS - 1));
+    const hasCode = (this.words[((base + L.SUPERVISOR_JUMP_PAGES) >> 2) + (page >> 5)] & (1 << (page & 31))) !== 0;
+    if (kernel || isLarge || hasCode) this.flushSupervisorJumps(base);
+    if (isLarge) return this.flushSlot(base, spaces.current);
     this.flushPageIn(base, spaces.current, address);
   }
 
@@ -698,8 +707,9 @@ export class Engine implements Mmu {
         }
         words[filled] = 0;
       }
-      this.flushJumps(context);
+      if (kind === L.USER_CONTEXT || kind === L.CHECKED_CONTEXT) this.flushUserJumps(base, context);
     }
+    if (words[(base + state.TLB_TRAITS) >> 2] & state.TRAIT_LOCAL_CODE) this.flushSupervisorJumps(base);
   }
 
   /** First word of the group of TLB entries that the lowest bit of `groups` means, a half of CONTEXT_FILLED. */
@@ -707,16 +717,40 @@ export class Engine implements Mmu {
     return (context >> 2) + (32 * half + 31 - Math.clz32(groups & -groups)) * GROUP_WORDS;
   }
 
-  private flushJumps(context: number): void {
-    const word = (context + L.CONTEXT_GENERATION) >> 2;
-    this.words[word] += L.GENERATION_STEP;
-    // After a turn of the counter old entries could pass for new ones.
-    if (this.words[word] === 0) {
-      this.memory.bytes.fill(0, context + L.JUMP_CACHE, context + L.CONTEXT_GENERATION);
-      this.memory.bytes.fill(0xff, context + L.CODE_TLB, context + L.CONTEXT_SIZE);
+  /** A number that no entry of the vCPU's jump cache has. */
+  private newGeneration(base: number): number {
+    const { words, generations } = this;
+    const { index } = this.vcpuAt(base);
+    generations[index] += L.GENERATION_STEP;
+    if (generations[index] === 0) {
+      // After a turn of the counter old entries could pass for new ones, and old contexts too.
+      words.fill(0, (base + L.JUMP_CACHE) >> 2, (base + L.SUPERVISOR_JUMP_PAGES) >> 2);
+      for (let context = L.contextBase(base, 0, 0); context < base + L.JUMP_CACHE; context += L.CONTEXT_SIZE) {
+        generations[index] += L.GENERATION_STEP;
+        words[(context + L.CONTEXT_GENERATION) >> 2] = generations[index];
+      }
+      this.flushSupervisorJumps(base);
+      generations[index] += L.GENERATION_STEP;
     }
+    return generations[index];
+  }
+
+  private flushUserJumps(base: number, context: number): void {
+    const { words } = this;
+    words[(context + L.CONTEXT_GENERATION) >> 2] = this.newGeneration(base);
     const pages = (context + L.CONTEXT_JUMP_PAGES) >> 2;
-    this.words.fill(0, pages, pages + L.JUMP_PAGE_BITS / 32);
+    words.fill(0, pages, pages + L.JUMP_PAGE_BITS / 32);
+  }
+
+  private flushSupervisorJumps(base: number): void {
+    const { words } = this;
+    const generation = this.newGeneration(base);
+    for (let slot = 0; slot < L.CONTEXT_SLOTS; slot++) {
+      for (const kind of [L.SUPERVISOR_CONTEXT, L.SUPERVISOR_AC_CONTEXT]) words[(L.contextBase(base, slot, kind) + L.CONTEXT_GENERATION) >> 2] = generation;
+    }
+    const pages = (base + L.SUPERVISOR_JUMP_PAGES) >> 2;
+    words.fill(0, pages, pages + L.SUPERVISOR_PAGE_BITS / 32);
+    words[(base + state.TLB_TRAITS) >> 2] &= ~state.TRAIT_LOCAL_CODE;
   }
 
   private flushPageIn(base: number, slot: number, address: bigint): void {
@@ -729,7 +763,7 @@ export class Engine implements Mmu {
       const entry = (context + tlbIndex * L.TLB_ENTRY_SIZE) >> 2;
       words.fill(-1, entry, entry + 4);
       // Code is rarely what INVLPG is for.
-      if (words[((context + L.CONTEXT_JUMP_PAGES) >> 2) + (pageBit >> 5)] & (1 << (pageBit & 31))) this.flushJumps(context);
+      if (words[((context + L.CONTEXT_JUMP_PAGES) >> 2) + (pageBit >> 5)] & (1 << (pageBit & 31))) this.flushUserJumps(base, context);
     }
   }
 
@@ -743,7 +777,7 @@ export class Engine implements Mmu {
     this.memory.bytes[this.layout.pageWriters + number] = 0;
     const vcpus = writer === L.MANY_WRITERS ? this.vcpus : [this.vcpus[writer - 1]];
     for (const { base } of vcpus) {
-      const end = base + this.layout.vcpuBytes;
+      const end = base + L.JUMP_CACHE;
       for (let context = L.contextBase(base, 0, 0); context < end; context += L.CONTEXT_SIZE) {
         for (let half = 0; half < 2; half++) {
           for (let groups = words[((context + L.CONTEXT_FILLED) >> 2) + half]; groups !== 0; groups &= groups - 1) {

@@ -741,7 +741,7 @@ export class InterpreterSemantics implements Semantics {
     const { f, vcpu } = this;
     const word = (offset: number): Expression => vcpu.load('i32.load', offset);
     const context = f.let(word(state.TLB_BASE));
-    const entry = jumpEntry(f, context, address);
+    const entry = jumpEntry(f, vcpu, address);
     const codeMode = f.let(word(state.CODE_MODE));
     // The key of other code has CS's base in it.
     const flat = codeMode.and(state.CODE_64).nonZero();

@@ -45,7 +45,7 @@ export const LINK_UNKNOWN = 0;
 export const LINK_OTHER_PAGE = 1;
 
 /**
- * A translation context: a TLB and a jump cache for one address space slot and one kind of access. Kind 0 is user mode, 1
+ * A translation context: a TLB, and a generation of the jump cache, for one address space slot and one kind of access. Kind 0 is user mode, 1
  * supervisor, 2 supervisor that may touch user pages under SMAP (RFLAGS.AC), 3 user mode with alignment checks: its TLB stays
  * empty, so that every access takes the slow path, which checks.
  */
@@ -59,36 +59,45 @@ const TLB_BYTES = TLB_ENTRIES * TLB_ENTRY_SIZE;
 /** A tag that no page-aligned address equals. */
 export const TLB_INVALID = -1;
 /**
- * Guest RIP and what makes it unique (i64, see CODE_KEY), the block's first operation (i32, 0 is none), its mode and the
- * generation of the context it was entered in (i32): a new generation empties the cache.
+ * The generation, an i32 with its low 8 bits (where the mode goes) clear. Each user context has its own; all supervisor contexts of a
+ * vCPU have the same, as a kernel's code is there in every address space: see TRAIT_LOCAL_CODE. A new one makes the vCPU's jump cache
+ * forget the context's entries.
  */
-export const JUMP_CACHE = TLB_BYTES;
-export const JUMP_ENTRIES = 2048;
-export const JUMP_ENTRY_SIZE = 16;
-/** The generation, an i32 with its low 8 bits (where the mode goes) clear. */
-export const CONTEXT_GENERATION = JUMP_CACHE + JUMP_ENTRIES * JUMP_ENTRY_SIZE;
+export const CONTEXT_GENERATION = TLB_BYTES;
 export const GENERATION_STEP = 256;
 /** Which groups of TLB entries may hold anything, a bit each: what a flush has to empty, and a search to look through. i64 */
 export const CONTEXT_FILLED = CONTEXT_GENERATION + 8;
 export const TLB_GROUP = TLB_ENTRIES / 64;
-/**
- * Pages that code was found in lately, for what the jump cache misses, by the low bits of their number: guest-virtual page (i64), the
- * generation it was found in (i32, as in the jump cache), linear address (i32).
- */
-export const CODE_TLB = CONTEXT_GENERATION + 64;
-export const CODE_TLB_ENTRIES = 64;
-export const CODE_TLB_ENTRY_SIZE = 16;
-/** Pages that the jump cache may know targets in, by the low bits of their number, a bit each: what INVLPG has to reckon with. */
+/** Pages that the jump cache may know targets of user mode's in, by the low bits of their number, a bit each: what INVLPG has to reckon with. */
 export const CONTEXT_JUMP_PAGES = CONTEXT_GENERATION + 16;
 export const JUMP_PAGE_BITS = 256;
-export const CONTEXT_SIZE = CODE_TLB + CODE_TLB_ENTRIES * CODE_TLB_ENTRY_SIZE;
+export const CONTEXT_SIZE = CONTEXT_GENERATION + 64;
 export const CONTEXT_KINDS = 4;
+export const USER_CONTEXT = 0;
 export const SUPERVISOR_CONTEXT = 1;
+export const SUPERVISOR_AC_CONTEXT = 2;
 export const CHECKED_CONTEXT = 3;
 /** Address spaces (CR3 with PCID) whose translations are kept side by side. */
 export const CONTEXT_SLOTS = 6;
 
-const VCPU_BYTES = VCPU_STATE_SIZE + CONTEXT_SIZE * CONTEXT_KINDS * CONTEXT_SLOTS;
+/**
+ * A vCPU's jump cache, behind its contexts. Guest RIP and what makes it unique (i64, see CODE_KEY), the block's first operation (i32, 0
+ * is none), its mode and the generation of the context it was entered in (i32).
+ */
+export const JUMP_CACHE = VCPU_STATE_SIZE + CONTEXT_SIZE * CONTEXT_KINDS * CONTEXT_SLOTS;
+export const JUMP_ENTRIES = 8192;
+export const JUMP_ENTRY_SIZE = 16;
+/**
+ * Pages that code was found in lately, for what the jump cache misses, by the low bits of their number: guest-virtual page (i64), the
+ * generation it was found in (i32, as in the jump cache), linear address (i32).
+ */
+export const CODE_TLB = JUMP_CACHE + JUMP_ENTRIES * JUMP_ENTRY_SIZE;
+export const CODE_TLB_ENTRIES = 256;
+export const CODE_TLB_ENTRY_SIZE = 16;
+/** As CONTEXT_JUMP_PAGES, for supervisor mode's code in the lower half of addresses. */
+export const SUPERVISOR_JUMP_PAGES = CODE_TLB + CODE_TLB_ENTRIES * CODE_TLB_ENTRY_SIZE;
+export const SUPERVISOR_PAGE_BITS = 2048;
+const VCPU_BYTES = SUPERVISOR_JUMP_PAGES + SUPERVISOR_PAGE_BITS / 8;
 /** Counters of the JIT's statistics, i64 each, below the arena. */
 export const COUNTERS = 4096;
 export const COUNTER_SLOTS = 512;

@@ -27,6 +27,7 @@ const CR0_PG = 0x8000_0000 | 0;
 const CR0_WP = 0x10000;
 const CR4_PSE = 1 << 4;
 const CR4_PAE = 1 << 5;
+const CR4_PGE = 1 << 7;
 const CR4_LA57 = 1 << 12;
 const CR4_SMEP = 1 << 20;
 const CR4_SMAP = 1 << 21;
@@ -259,6 +260,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
         f.if(write.and(f.get(writable).eqz()), () => pageFault(1, 0));
         f.if(execute.and(f.get(noExecute)), () => pageFault(1, 0));
         const flags = f.let(f.get(entry).wrap());
+        f.store('i32.store', vcpu, flags.and(GLOBAL).nonZero().and(cr4.and(CR4_PGE).nonZero()), state.WALK_GLOBAL);
         const wanted = f.let(flags.or(ACCESSED).or(write.mul(DIRTY)));
         f.if(flags.ne(wanted), () => mark(wanted));
         f.set(dirty, wanted.and(DIRTY));
@@ -269,6 +271,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
       () => {
         f.set(virtual, address.and(0xffff_ffff));
         f.set(physical, f.get(virtual));
+        f.store('i32.store', vcpu, 0, state.WALK_GLOBAL);
         f.set(writable, i32(1));
         f.set(dirty, i32(1));
       },
@@ -464,7 +467,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     const f = lookup;
     const [vcpu, rip] = [f.parameter(0), f.parameter(1)];
     const context = f.let(vcpu.load('i32.load', state.TLB_BASE));
-    const entry = jumpEntry(f, context, rip);
+    const entry = jumpEntry(f, vcpu, rip);
     const block = f.let(jumpBlock(entry));
     const live = block.nonZero().and(block.load('i32.load16_u', L.OP_HANDLER).ne(imports.staleHandler));
     const key = f.let(rip.or(vcpu.load('i64.load', state.CODE_KEY)));
@@ -475,13 +478,23 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
       f.return(block);
     });
     const noteCodePage = (target: Expression): void => {
-      const page = f.let(target.shrU(12).wrap().and(L.JUMP_PAGE_BITS - 1));
-      const word = f.let(context.add(page.shrU(5).shl(2)));
-      f.store('i32.store', word, word.load('i32.load', L.CONTEXT_JUMP_PAGES).or(i32(1).shl(page)), L.CONTEXT_JUMP_PAGES);
+      const page = f.let(target.shrU(12).wrap());
+      const note = (place: Expression, at: number, bits: number): void => {
+        const bit = f.let(page.and(bits - 1));
+        const word = f.let(place.add(bit.shrU(5).shl(2)));
+        f.store('i32.store', word, word.load('i32.load', at).or(i32(1).shl(bit)), at);
+      };
+      f.if(
+        vcpu.load('i32.load', state.CPL).eq(3),
+        () => note(context, L.CONTEXT_JUMP_PAGES, L.JUMP_PAGE_BITS),
+        () => f.if(target.geS(0), () => note(vcpu, L.SUPERVISOR_JUMP_PAGES, L.SUPERVISOR_PAGE_BITS)),
+      );
     };
+    const noteLocalCode = (): void =>
+      f.store('i32.store', vcpu, vcpu.load('i32.load', state.TLB_TRAITS).or(state.TRAIT_LOCAL_CODE), state.TLB_TRAITS);
     const remember = (found: Expression): void => {
       // In legacy modes the target lies relative to CS.
-      noteCodePage(rip.add(vcpu.load('i64.load', state.CODE_KEY).shrU(32)));
+      noteCodePage(f.let(rip.add(vcpu.load('i64.load', state.CODE_KEY).shrU(32))));
       f.store('i64.store', entry, key, L.JUMP_CACHE);
       f.store('i32.store', entry, found, L.JUMP_CACHE + 8);
       f.store('i32.store', entry, mode, L.JUMP_CACHE + 12);
@@ -490,9 +503,11 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     };
     // Code that is known by its place in RAM: another address space's, or what a flush made the cache forget.
     // Pages with breakpoints are not gone through by blocks.
-    f.if(codeMode.eq(state.CODE_64).and(vcpu.load('i32.load', state.BREAKPOINTS).and(state.CODE_BREAKPOINTS).eqz()), () => {
+    const byBlocks = f.let(codeMode.eq(state.CODE_64).and(vcpu.load('i32.load', state.BREAKPOINTS).and(state.CODE_BREAKPOINTS).eqz()));
+    f.if(byBlocks.eqz(), noteLocalCode);
+    f.if(byBlocks, () => {
       const codePage = f.let(rip.and(-4096));
-      const cached = f.let(context.add(rip.shrU(12).wrap().and(L.CODE_TLB_ENTRIES - 1).mul(L.CODE_TLB_ENTRY_SIZE)));
+      const cached = f.let(vcpu.add(rip.shrU(12).wrap().and(L.CODE_TLB_ENTRIES - 1).mul(L.CODE_TLB_ENTRY_SIZE)));
       const generation = f.let(context.load('i32.load', L.CONTEXT_GENERATION));
       const isCached = cached.load('i64.load', L.CODE_TLB).eq(codePage).and(cached.load('i32.load', L.CODE_TLB + 8).eq(generation));
       const linear = f.local('i32');
@@ -508,6 +523,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
           });
           f.if(f.get(linear).ne(FAULTED).and(f.get(linear).ne(MMIO)), () => {
             noteCodePage(rip);
+            f.if(vcpu.load('i32.load', state.WALK_GLOBAL).eqz(), () => f.if(vcpu.load('i32.load', state.CPL).ne(3), noteLocalCode));
             f.store('i64.store', cached, codePage, L.CODE_TLB);
             f.store('i32.store', cached, generation, L.CODE_TLB + 8);
             f.store('i32.store', cached, f.get(linear).and(-4096), L.CODE_TLB + 12);

@@ -70,7 +70,7 @@ export class Jit {
     const mode = this.words[(base + state.CODE_MODE) >> 2];
     if (!block || (mode !== state.CODE_64 && mode !== state.CODE_32_FLAT)) return;
     const codeBase = this.memory.view.getBigInt64(base + state.CODE_BASE, true);
-    const graph = this.finder.find(block, { mode, jumps: this.words[(base + state.TLB_BASE) >> 2], codeBase }, veryHot);
+    const graph = this.finder.find(block, { mode, vcpu: base, codeBase }, veryHot);
     // A region of one instruction would cost more to enter than it saves.
     if (!graph || (graph.nodes.length === 1 && graph.nodes[0].instructions.length < 2)) this.rejected.add(op);
     else this.queue.set(op, { graph, replaces: veryHot });

@@ -26,8 +26,8 @@ export type RegionMode = typeof state.CODE_64 | typeof state.CODE_32_FLAT;
 /** Where a hot block is about to run: what tells which code an address leads to. */
 export interface CodeContext {
   mode: RegionMode;
-  /** Linear address of the translation context. */
-  jumps: number;
+  /** Linear address of the vCPU. */
+  vcpu: number;
   /** Guest-virtual address of the page of the block. */
   codeBase: bigint;
 }
@@ -176,7 +176,7 @@ export class RegionFinder {
     const inPage = offset >= 0 && offset < PAGE;
     const block = inPage
       ? this.cache.known(page + offset, context.mode)
-      : this.cache.blockOf(peekJump(this.words, context.jumps, this.wrap(codeBase + BigInt(offset), context.mode), context.mode));
+      : this.cache.blockOf(peekJump(this.words, context.vcpu, this.wrap(codeBase + BigInt(offset), context.mode), context.mode));
     return block && this.isWarm(block) ? block : undefined;
   }
 
@@ -225,14 +225,14 @@ export class RegionFinder {
     for (const block of this.cache.inPage(node.page)) {
       const offset = block.start - node.page;
       if (block === last || offset < 0 || offset >= PAGE || block.mode !== context.mode >> 5 || !this.isWarm(block)) continue;
-      if (peekJump(this.words, context.jumps, this.wrap(node.codeBase + BigInt(offset), context.mode), context.mode) === block.op) found.push([block, node.codeBase]);
+      if (peekJump(this.words, context.vcpu, this.wrap(node.codeBase + BigInt(offset), context.mode), context.mode) === block.op) found.push([block, node.codeBase]);
     }
     return found.slice(0, MAX_TARGETS);
   }
 
   /** Guest-virtual address of a block's page, if the jump cache knows the block. */
   private lookedUp(block: Block, context: CodeContext): bigint | undefined {
-    const rip = ripOfBlock(this.words, context.jumps, block.op, context.mode);
+    const rip = ripOfBlock(this.words, context.vcpu, block.op, context.mode);
     return rip === undefined ? undefined : rip - BigInt((block.start - this.memory.ramBase) % PAGE);
   }
 }

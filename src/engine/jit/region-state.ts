@@ -127,7 +127,7 @@ export class RegionState {
    */
   lookUp(rip: Expression): { block: Expression; hit: Expression } {
     this.looksUp = true;
-    const entry = jumpEntry(this.f, this.tlbBase, rip);
+    const entry = jumpEntry(this.f, this.f.parameter(0), rip);
     return { block: jumpBlock(entry), hit: jumpHit(entry, rip, this.f.get(this.jumpMode)) };
   }
 
