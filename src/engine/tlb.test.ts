@@ -7,6 +7,7 @@ import { EngineBench, LARGE_PAGE, PAGE, Pte, READ_WRITE, type Stop, USER_READ_WR
 import * as state from '../cpu/state.ts';
 import { Cr0, Cr4 } from '../cpu/vcpu.ts';
 import type { Assembler } from '../guest/assembler/assembler.ts';
+import { GENERATION_STEP } from './layout.ts';
 import { cr3, cr4, mem, oword, r8, rax, rbx, rcx, rdi, rdx, rsi } from '../guest/assembler/operands.ts';
 
 const bench = new EngineBench({ vcpus: 2, ramBytes: 16 * 2 ** 20 });
@@ -120,6 +121,29 @@ describe.each([
     expect(register(state.RAX)).toBe(2n);
   });
 
+  it('of a global page drops the code in it from every address space, which CR3 leaves alone', () => {
+    const [first, second] = [bench.frame(), bench.frame()];
+    bench.code(first, (a) => a.mov(rax, 1).ret());
+    bench.code(second, (a) => a.mov(rax, 2).ret());
+    bench.map(address, first, READ_WRITE | Pte.global);
+    bench.vcpu.set64(state.RDI, address);
+    bench.vcpu.set64(state.RDX, BigInt(bench.root));
+    const script = new Script(
+      (a) => a.call(rdi),
+      (a) => a.mov(cr3, rdx).call(rdi).mov(rbx, rax),
+      (a) => a.invlpg(mem(rdi)).call(rdi).mov(rbx, rax).mov(cr3, rdx).call(rdi),
+    );
+    bench.setEntry(CODE, bench.readPhysical(bench.entryAddress(CODE)) | BigInt(Pte.global));
+    bench.vcpu.mmu.flushAll(bench.vcpu.base);
+    script.next();
+    expect(register(state.RAX)).toBe(1n);
+    bench.map(address, second, READ_WRITE | Pte.global);
+    script.next();
+    expect(register(state.RBX)).toBe(1n);
+    script.next();
+    expect([register(state.RBX), register(state.RAX)]).toEqual([2n, 2n]);
+  });
+
   it('of a page that code runs in takes effect at once', () => {
     const [first, second] = [bench.frame(), bench.frame()];
     for (const [frame, value] of [[first, 1], [second, 2]] as const) bench.code(frame, (a) => a.mov(mem(rsi), rcx).invlpg(mem(rdi)).mov(rax, value).hlt());
@@ -175,6 +199,26 @@ describe('MOV to CR3', () => {
     expect([register(state.RBX), register(state.RSI), register(state.RAX)]).toEqual([1n, 2n, 1n]);
   });
 
+  it('does so too when the numbers of the jump cache’s generations begin anew', () => {
+    const other = bench.newRoot();
+    const kernelIndex = Number((CODE >> 39n) & 511n) * 8;
+    const frames = [bench.frame(), bench.frame()];
+    frames.forEach((frame, i) => bench.code(frame, (a) => a.shl(rax, 1).or(rax, i).ret()));
+    bench.map(USER_HALF, frames[0]);
+    bench.map(USER_HALF, frames[1], READ_WRITE, { root: other });
+    bench.vcpu.set64(state.RAX, 1n);
+    bench.vcpu.set64(state.RDI, USER_HALF);
+    bench.vcpu.set64(state.RDX, BigInt(other));
+    bench.vcpu.set64(state.RCX, BigInt(bench.root));
+    const script = new Script((a) => {
+      for (let i = 0; i < 20; i++) a.call(rdi).mov(cr3, rdx).call(rdi).mov(cr3, rcx);
+    });
+    bench.writePhysical(other + kernelIndex, bench.readPhysical(bench.root + kernelIndex));
+    (bench.engine as unknown as { generations: Int32Array }).generations[0] = -20 * GENERATION_STEP;
+    expect(script.next().kind).toBe('halt');
+    expect(register(state.RAX)).toBe(0x155_5555_5555n);
+  });
+
   it.each([
     ['an address beyond the 40 bits there are', 1n << 40n],
     ['the no-flush bit without PCIDE', NO_FLUSH],
@@ -182,6 +226,22 @@ describe('MOV to CR3', () => {
     bench.program(CODE, (a) => a.mov(rax, bits | BigInt(bench.root)).mov(cr3, rax));
     expect(bench.trapOf({ rip: CODE })).toMatchObject({ vector: GP, errorCode: 0, rip: CODE + 10n });
     expect(register(state.CR3)).toBe(BigInt(bench.root));
+  });
+});
+
+describe('code that the kernel has run', () => {
+  it('is not user mode’s for that', () => {
+    const frame = bench.frame();
+    bench.code(frame, (a) => a.mov(rax, 1).ret());
+    bench.map(KERNEL_HALF, frame, READ_WRITE | Pte.global);
+    bench.vcpu.set64(state.RDI, KERNEL_HALF);
+    new Script((a) => a.call(rdi).call(rdi)).next();
+    expect(register(state.RAX)).toBe(1n);
+    const user = bench.frame();
+    bench.code(user, (a) => a.jmp(rdi));
+    bench.map(USER_HALF, user, USER_READ_WRITE);
+    bench.start({ rip: USER_HALF, cpl: 3 });
+    expect(bench.run()).toMatchObject({ kind: 'trap', vector: 14, cr2: KERNEL_HALF, rip: KERNEL_HALF });
   });
 });
 
