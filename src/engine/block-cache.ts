@@ -5,7 +5,7 @@
 
 import type { CpuModel } from '../cpu/cpu-model.ts';
 import * as state from '../cpu/state.ts';
-import { type CodeBits, type CodeMode, type Decoded, Decoder, type Form, NO_BASE, RIP_BASE } from '../isa/decoder.ts';
+import { type CodeBits, type CodeMode, type Decoded, Decoder, type Form, NO_BASE, opcodeNote, RIP_BASE } from '../isa/decoder.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { Interpreter } from './interpreter.ts';
 import { type RmKind, sizeBits } from './interpreter-semantics.ts';
@@ -340,7 +340,7 @@ export class BlockCache {
     if (memory ? d.segment === 2 : instruction.modal === true && instruction.addressed !== true) extra |= L.STACK_OPERAND;
     if (memory && plan.usesStack) extra |= L.STACK_TOO;
     if (plan.isX87) {
-      extra |= ((encoding.opcode & 7) << 8) | (d.mod << 6) | ((d.reg & 7) << 3) | (encoding.modrmCount === 8 ? d.opcodeRegister : d.rm & 7);
+      extra |= opcodeNote(d);
     }
     this.set16(op, L.OP_EXTRA, extra);
     if (displaced) {

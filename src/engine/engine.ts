@@ -379,7 +379,7 @@ export class Engine implements Mmu {
     // MOV SS and POP SS hold debug exceptions back too; what IRET loads into RF stays there.
     const kind = { iteration, shadowsDebug: map === 0 && ((opcode === 0x8e && (reg & 7) === 2) || opcode === 0x17), returns: map === 0 && opcode === 0xcf };
     if (!vcpu.code64) this.checkLimit(vcpu, op);
-    else if (this.compilesSteps) this.jit?.compileSingle(op, linear, state.CODE_64);
+    else if (this.compilesSteps) this.jit?.compileSingle(vcpu.base, op, linear, state.CODE_64);
     const ip = BigInt((linear - this.memory.ramBase) % PAGE);
     vcpu.set64(state.CODE_BASE, vcpu.rip - ip);
     // The rest of the slice is put aside; what is taken from it meanwhile stays away.

@@ -13,7 +13,9 @@ import type { Bits, FlagWords, Operand, Semantics, SharedFunction } from '../isa
 import { apply, type Expression, i32, i64, type Operand as Value, select, v128 } from '../wasm/expression.ts';
 import type { FunctionBuilder, FunctionReference, Local, Signature } from '../wasm/function-builder.ts';
 import { jumpBlock, jumpEntry, jumpHit } from './jump-cache.ts';
+import type { X87Stack } from '../isa/x87-stack.ts';
 import * as L from './layout.ts';
+import { StateStack } from './x87-stack.ts';
 
 export const HANDLER: Signature = { parameters: ['i32', 'i32'], results: [] };
 
@@ -65,6 +67,7 @@ type Access = 'r' | 'w' | 'm';
 const TRAP_FLAG = 1 << 8;
 /** In instructions. */
 const RESTART_COST = 1024;
+const CR0_EM_TS = 0xc;
 const EXCEPTION_UD = 6;
 const EXCEPTION_NM = 7;
 const EXCEPTION_GP = 13;
@@ -854,6 +857,23 @@ export class InterpreterSemantics implements Semantics {
     this.f.if(cr0.and(0xc).or(cr4.and(0x200).xor(0x200)), () => {
       this.f.if(cr0.and(4).or(cr4.and(0x200).eqz()), () => this.raise(EXCEPTION_UD));
       this.raise(EXCEPTION_NM);
+    });
+  }
+
+  requireFpu(): void {
+    this.f.if(this.vcpu.load('i32.load', state.CR0).and(CR0_EM_TS), () => this.raise(EXCEPTION_NM));
+  }
+
+  x87(quick: (stack: X87Stack) => void, exact: () => void): void {
+    const { f } = this;
+    f.block((done) => {
+      f.block((hard) => {
+        const stack = new StateStack(f, this.vcpu, hard);
+        quick(stack);
+        stack.commit();
+        f.branch(done);
+      });
+      exact();
     });
   }
 

@@ -388,3 +388,11 @@ export class Decoder {
     return b[p] | (b[p + 1] << 8) | (b[p + 2] << 16) | (b[p + 3] << 24);
   }
 }
+
+/** The opcodes D8 to DF. */
+export const isX87 = ({ form: { encoding } }: Decoded): boolean => encoding.map === 0 && (encoding.opcode & 0xf8) === 0xd8;
+
+/** What FOP keeps of an x87 instruction: the low 3 bits of its opcode and its ModRM byte. */
+export function opcodeNote({ form: { encoding }, mod, reg, rm, opcodeRegister }: Decoded): number {
+  return ((encoding.opcode & 7) << 8) | (mod << 6) | ((reg & 7) << 3) | (encoding.modrmCount === 8 ? opcodeRegister : rm & 7);
+}

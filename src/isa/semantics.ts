@@ -14,6 +14,7 @@
 
 import type { Expression, Operand as Value } from '../wasm/expression.ts';
 import type { FunctionBuilder, Signature } from '../wasm/function-builder.ts';
+import type { X87Stack } from './x87-stack.ts';
 
 export type Bits = 8 | 16 | 32 | 64;
 
@@ -180,6 +181,10 @@ export interface Semantics {
   requirePrivilege(): void;
   /** #UD or #NM by CR0.EM, CR0.TS, CR4.OSFXSR. */
   requireSse(): void;
+  /** #NM where the FPU is emulated (CR0.EM) or another task's (CR0.TS). */
+  requireFpu(): void;
+  /** An x87 operation the quick way, or `exact`, in TypeScript, where that gives up. Compiled code leaves that to the interpreter. */
+  x87(quick: (stack: X87Stack) => void, exact: () => void): void;
   /** #UD or #NM by CR0.EM and TS, #MF where an x87 exception is pending; then, once nothing can fault any more, TOP = 0 and all tags valid. */
   enterMmx(): void;
   /** The checks of `enterMmx` alone. */

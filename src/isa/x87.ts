@@ -1,38 +1,44 @@
 /**
- * x87 instructions: decoding and memory operands here, arithmetic in TypeScript (cpu/x87/), called by the number of the
- * operation. SDM 1 chapter 8, SDM 2 F-. Of FIP, FDP and FOP each instruction that is not a control instruction keeps
- * the last, as Intel's manual has it.
+ * x87 instructions. All that they do is defined in TypeScript (cpu/x87/), called by the number of the operation. What programs do most has
+ * a quick way besides (x87-quick.ts), in WebAssembly, which gives up where something is out of the ordinary. SDM 1 chapter 8, SDM 2 F-.
+ * Of FIP, FDP and FOP each instruction that is not a control instruction keeps the last, as Intel's manual has it.
  */
 
 import * as state from '../cpu/state.ts';
 import { ERROR_SUMMARY } from '../cpu/x87/register-stack.ts';
 import { ST_SHIFT, X87_NOT_STORED, X87_OPERATIONS, X87_PENDING, type X87OperationName } from '../cpu/x87/x87.ts';
-import { type Expression, i32 } from '../wasm/expression.ts';
+import { type Expression, i32, i64 } from '../wasm/expression.ts';
 import { instruction } from './instruction.ts';
 import type { Operand, Semantics } from './semantics.ts';
+import { quickLoad, quickStore, quickWay } from './x87-quick.ts';
 
 const DEVICE_NOT_AVAILABLE = 7;
 const X87_ERROR = 16;
-const CR0_EM_TS = 0xc;
 const CR0_MP_TS = 0xa;
-
-/** #NM where the FPU is emulated or another task's. */
-function requireFpu(x: Semantics): void {
-  x.f.if(x.state32(state.CR0).and(CR0_EM_TS), () => x.raise(DEVICE_NOT_AVAILABLE));
-}
 
 /** #MF where an earlier exception is pending: before memory is touched. */
 function requireNothingPending(x: Semantics): void {
   x.f.if(x.state32(state.FSW).and(ERROR_SUMMARY), () => x.raise(X87_ERROR));
 }
 
-/** Runs an operation; #MF where an earlier exception is pending. Leaves its status. */
-function execute(x: Semantics, name: X87OperationName, register?: Operand): Expression {
+/** Runs an operation in TypeScript; #MF where an earlier exception is pending. Leaves its status. */
+function executeExactly(x: Semantics, name: X87OperationName, register?: Operand): Expression {
   const index = X87_OPERATIONS[name];
   const operation = register ? register.number().shl(ST_SHIFT).or(index) : i32(index);
   const status = x.helper('x87', operation);
   x.f.if(status.eq(X87_PENDING), () => x.raise(X87_ERROR));
   return status;
+}
+
+/** Runs an operation that has its operands on the stack. */
+function execute(x: Semantics, name: X87OperationName, register?: Operand): void {
+  const quick = quickWay(name);
+  if (!quick) executeExactly(x, name, register);
+  else
+    x.x87(
+      (s) => quick(x, s, register ?? 0),
+      () => executeExactly(x, name, register),
+    );
 }
 
 /** Notes which instruction it is, for FSTENV and FXSAVE. */
@@ -55,7 +61,7 @@ const plain: [mnemonic: string, encoding: string, operation: X87OperationName][]
 ]; // biome-ignore format: a table
 for (const [mnemonic, encoding, operation] of plain) {
   instruction(mnemonic, encoding, {}, (x) => {
-    requireFpu(x);
+    x.requireFpu();
     execute(x, operation);
     remember(x);
   });
@@ -67,7 +73,7 @@ const control: [mnemonic: string, encoding: string, operation: X87OperationName]
 ]; // biome-ignore format: a table
 for (const [mnemonic, encoding, operation] of control) {
   instruction(mnemonic, encoding, {}, (x) => {
-    requireFpu(x);
+    x.requireFpu();
     execute(x, operation);
   });
 }
@@ -87,47 +93,57 @@ const registers: [mnemonic: string, encodings: string[], operation: X87Operation
 ]; // biome-ignore format: a table
 for (const [mnemonic, encodings, operation] of registers) {
   instruction(mnemonic, encodings, {}, (x, register) => {
-    requireFpu(x);
+    x.requireFpu();
     execute(x, operation, register);
     remember(x);
   });
 }
 
-/** Reads a memory operand (16 to 80 bits) into the helper's scratch. */
-function fetch(x: Semantics, memory: Operand): void {
-  if (memory.bits <= 64) return x.setState64(OPERAND, memory.unsigned());
-  const address = memory.linear();
-  const low = x.load(address, 64, 'unsigned');
-  const high = x.load(address.add(8), 16, 'unsigned');
-  x.setState64(OPERAND, low);
-  x.setState64(OPERAND + 8, high);
+/** Runs an operation on a memory operand (16 to 80 bits). */
+function executeOn(x: Semantics, name: X87OperationName, memory: Operand): void {
+  const wide = memory.bits > 64;
+  const low = wide ? x.load(memory.linear(), 64, 'unsigned') : memory.unsigned();
+  const high = wide ? x.load(memory.linear().add(8), 16, 'unsigned') : i64(0);
+  const exact = (): void => {
+    x.setState64(OPERAND, low);
+    if (wide) x.setState64(OPERAND + 8, high);
+    executeExactly(x, name);
+  };
+  const quick = quickLoad(name, memory.bits);
+  if (quick) x.x87((s) => quick(x, s, low, high), exact);
+  else exact();
 }
 
 function fromMemory(mnemonic: string, encoding: string, operation: X87OperationName): void {
   instruction(mnemonic, encoding, {}, (x, memory) => {
-    requireFpu(x);
+    x.requireFpu();
     requireNothingPending(x);
-    fetch(x, memory);
-    execute(x, operation);
+    executeOn(x, operation, memory);
     remember(x, memory);
   });
 }
 
-/** Stores: memory is checked for writing first, for the operation cannot be undone after it popped. */
+/** Stores. In TypeScript memory is checked for writing first, for the operation cannot be undone after it popped. */
 function toMemory(mnemonic: string, encoding: string, operation: X87OperationName, isControl = false): void {
   instruction(mnemonic, encoding, mnemonic === 'FISTTP' ? { feature: 'pni' } : {}, (x, memory) => {
-    requireFpu(x);
-    if (!isControl) requireNothingPending(x);
-    const address = memory.linear();
+    x.requireFpu();
     const wide = memory.bits > 64;
-    x.load(address, wide ? 64 : (memory.bits as 16 | 32 | 64), 'unsigned', 'modify');
-    if (wide) x.load(address.add(8), 16, 'unsigned', 'modify');
-    const status = execute(x, operation);
+    const bits = wide ? 64 : (memory.bits as 16 | 32 | 64);
+    const address = memory.linear();
+    const exact = (): void => {
+      if (!isControl) requireNothingPending(x);
+      x.load(address, bits, 'unsigned', 'modify');
+      if (wide) x.load(address.add(8), 16, 'unsigned', 'modify');
+      const status = executeExactly(x, operation);
+      x.f.if(status.ne(X87_NOT_STORED), () => {
+        x.store(address, bits, x.state64(OPERAND));
+        if (wide) x.store(address.add(8), 16, x.state64(OPERAND + 8));
+      });
+    };
+    const quick = quickStore(operation, memory.bits);
+    if (quick) x.x87((s) => quick(x, s, memory), exact);
+    else exact();
     if (!isControl) remember(x, memory);
-    x.f.if(status.ne(X87_NOT_STORED), () => {
-      x.store(address, wide ? 64 : (memory.bits as 16 | 32 | 64), x.state64(OPERAND));
-      if (wide) x.store(address.add(8), 16, x.state64(OPERAND + 8));
-    });
   });
 }
 
@@ -150,7 +166,7 @@ for (const [digit, name] of ARITHMETIC.entries()) {
     [`F${upper}P`, `DE ${other}+ i`, `f${name}p_sti_st0`],
   ] as const) {
     instruction(mnemonic, encoding, {}, (x, register) => {
-      requireFpu(x);
+      x.requireFpu();
       execute(x, operation, register);
       remember(x);
     });
@@ -181,15 +197,19 @@ toMemory('FBSTP', 'DF/6 Mt', 'fbstp_m80');
 toMemory('FNSTCW', 'D9/7 Mw', 'fnstcw', true);
 toMemory('FNSTSW', 'DD/7 Mw', 'fnstsw', true);
 instruction('FNSTSW', 'DF E0', {}, (x) => {
-  requireFpu(x);
-  execute(x, 'fnstsw');
-  x.gpr(0, 16).write(x.state64(OPERAND));
+  x.requireFpu();
+  x.x87(
+    (s) => x.gpr(0, 16).write(s.status().extendU()),
+    () => {
+      executeExactly(x, 'fnstsw');
+      x.gpr(0, 16).write(x.state64(OPERAND));
+    },
+  );
 });
 instruction('FLDCW', 'D9/5 Mw', {}, (x, memory) => {
-  requireFpu(x);
+  x.requireFpu();
   requireNothingPending(x);
-  fetch(x, memory);
-  execute(x, 'fldcw');
+  executeOn(x, 'fldcw', memory);
 });
 
 // Environments and whole states go to and from memory in the helper, by operand size and mode.
@@ -197,7 +217,7 @@ for (const [mnemonic, encoding, name] of [
   ['FLDENV', 'D9/4', 'fldenv'], ['FNSTENV', 'D9/6', 'fnstenv'], ['FRSTOR', 'DD/4', 'frstor'], ['FNSAVE', 'DD/6', 'fnsave'],
 ] as const) {
   instruction(mnemonic, [16, 32, 64].map((bits) => `${encoding} M ; mem s${bits}`), { modal: true }, (x, memory) => {
-    requireFpu(x);
+    x.requireFpu();
     if (name === 'fldenv' || name === 'frstor') requireNothingPending(x);
     x.setArgument(0, memory.linear());
     x.helper('x87_state', i32(['fldenv', 'fnstenv', 'frstor', 'fnsave'].indexOf(name)), i32(x.operandBits === 16 ? 16 : 32));

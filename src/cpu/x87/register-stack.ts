@@ -31,8 +31,8 @@ const TOP = 7 << TOP_SHIFT;
 /** FCW after FINIT: all masked, 64 bits, to nearest. */
 export const INITIAL_CONTROL = 0x37f;
 /** FCW bits that can be written; bit 6 always reads as set. */
-const CONTROL_WRITABLE = 0x1f3f;
-const CONTROL_FIXED = 0x40;
+export const CONTROL_WRITABLE = 0x1f3f;
+export const CONTROL_FIXED = 0x40;
 
 /** Exceptions found before an operation is performed: unmasked, they keep it from being performed. */
 const BEFORE = INVALID | DENORMAL | ZERO_DIVIDE;

@@ -241,6 +241,16 @@ const pushFloat =
     s.pushResult(DENORMAL);
   };
 
+/** What can be loaded: sign and exponent, the significand's high and low half, and the 32 bits behind. */
+export const X87_CONSTANTS = {
+  fld1: [BIAS, 0x8000_0000, 0, 0],
+  fldl2t: [BIAS + 1, 0xd49a_784b, 0xcd1b_8afe, 0x492b_f6ff],
+  fldl2e: [BIAS, 0xb8aa_3b29, 0x5c17_f0bb, 0xbe87_fed0],
+  fldpi: [BIAS + 1, 0xc90f_daa2, 0x2168_c234, 0xc4c6_628b],
+  fldlg2: [BIAS - 2, 0x9a20_9a84, 0xfbcf_f798, 0x8f89_59ac],
+  fldln2: [BIAS - 1, 0xb172_17f7, 0xd1cf_79ab, 0xc9e3_b398],
+} as const;
+
 /** A constant by its value truncated to 64 bits and the 32 bits after them; its rounding is not reported. */
 const constant =
   (signExponent: number, high: number, low: number, extra: number): Operation =>
@@ -671,12 +681,12 @@ const OPERATIONS = {
     s.float.set(s.words[a], s.words[a + 1], s.words[a + 2] & 0xffff);
     s.pushResult();
   },
-  fld1: constant(BIAS, 0x8000_0000, 0, 0),
-  fldl2t: constant(BIAS + 1, 0xd49a_784b, 0xcd1b_8afe, 0x492b_f6ff),
-  fldl2e: constant(BIAS, 0xb8aa_3b29, 0x5c17_f0bb, 0xbe87_fed0),
-  fldpi: constant(BIAS + 1, 0xc90f_daa2, 0x2168_c234, 0xc4c6_628b),
-  fldlg2: constant(BIAS - 2, 0x9a20_9a84, 0xfbcf_f798, 0x8f89_59ac),
-  fldln2: constant(BIAS - 1, 0xb172_17f7, 0xd1cf_79ab, 0xc9e3_b398),
+  fld1: constant(...X87_CONSTANTS.fld1),
+  fldl2t: constant(...X87_CONSTANTS.fldl2t),
+  fldl2e: constant(...X87_CONSTANTS.fldl2e),
+  fldpi: constant(...X87_CONSTANTS.fldpi),
+  fldlg2: constant(...X87_CONSTANTS.fldlg2),
+  fldln2: constant(...X87_CONSTANTS.fldln2),
   fldz(s) {
     s.float.setZero(0);
     s.pushResult();

@@ -19,6 +19,7 @@ import { type JitClock, JitStatistics, type RegionRecord } from './jit-statistic
 import { RegionBuilder } from './region-builder.ts';
 import { RegionFinder, type RegionGraph, type RegionMode } from './region-graph.ts';
 import { importForRegions, type RegionImports, regionEnvironment } from './region-imports.ts';
+import { usedRegisters } from './region-x87.ts';
 
 const PAGE = 4096;
 const BATCH = 8;
@@ -70,7 +71,7 @@ export class Jit {
     const mode = this.words[(base + state.CODE_MODE) >> 2];
     if (!block || (mode !== state.CODE_64 && mode !== state.CODE_32_FLAT)) return;
     const codeBase = this.memory.view.getBigInt64(base + state.CODE_BASE, true);
-    const graph = this.finder.find(block, { mode, vcpu: base, codeBase }, veryHot);
+    const graph = this.finder.find(block, { mode, vcpu: base, codeBase, x87Stack: this.x87Stack(base) }, veryHot);
     // A region of one instruction would cost more to enter than it saves.
     if (!graph || (graph.nodes.length === 1 && graph.nodes[0].instructions.length < 2)) this.rejected.add(op);
     else this.queue.set(op, { graph, replaces: veryHot });
@@ -111,15 +112,16 @@ export class Jit {
 
   /**
    * Compiles the one instruction of a block that `BlockCache.single` made at `op` and puts the code in place of its first handler. For
-   * tests: what has been compiled for the same bytes at the same place is used again.
+   * tests: what has been compiled for the same bytes at the same place, and the same x87 stack, is used again.
    */
-  compileSingle(op: number, linear: number, mode: RegionMode): void {
+  compileSingle(base: number, op: number, linear: number, mode: RegionMode): void {
     const page = linear - ((linear - this.memory.ramBase) % PAGE);
     const offset = linear - page;
     const { decoder } = this.cache;
     if (decoder.decode(this.memory.bytes, linear, PAGE - offset, mode === state.CODE_64 ? 64 : 32) !== 'ok') return;
     const { length } = decoder.result;
-    const key = `${mode} ${op} ${offset} ${this.memory.bytes.subarray(linear, linear + length).join()}`;
+    const x87Stack = this.x87Stack(base);
+    const key = `${mode} ${op} ${offset} ${x87Stack} ${this.memory.bytes.subarray(linear, linear + length).join()}`;
     let f = this.singles.get(key);
     if (f === undefined) {
       const module = new ModuleBuilder();
@@ -127,7 +129,7 @@ export class Jit {
       const block: Block = { op, operations: this.cache.singleOperations, start: linear, bytes: length, secondStart: 0, secondBytes: 0, mode: mode >> 5 };
       const last = op + (block.operations - 1) * L.OP_SIZE;
       const node = { block, page, offset, codeBase: 0n, instructions: [{ offset, first: op, operation: op }], last, direct: new Map(), dynamic: [], successors: [] };
-      const built = this.build(module, imports, { mode, nodes: [node], entries: [0] }, 'single');
+      const built = this.build(module, imports, { mode, nodes: [node], entries: [0], x87Stack }, 'single');
       f = built ? (this.instantiate(module.bytes()).exports.single as () => void) : null;
       this.singles.set(key, f);
     }
@@ -144,6 +146,10 @@ export class Jit {
     this.rejected.clear();
     this.free.length = 0;
     this.nextIndex = this.interpreter.handlerCount;
+  }
+
+  private x87Stack(base: number): number {
+    return usedRegisters(this.words[(base + state.FTW) >> 2], this.words[(base + state.FSW) >> 2]);
   }
 
   /** Adds a region's function to a module; undefined where not even its first instruction can be compiled. */

@@ -1,15 +1,16 @@
 /** From a region's graph to its WebAssembly function. */
 
-import type { Decoded } from '../../isa/decoder.ts';
+import { type Decoded, isX87 } from '../../isa/decoder.ts';
 import { type Expression, i32 } from '../../wasm/expression.ts';
 import type { FunctionBuilder } from '../../wasm/function-builder.ts';
 import type { HandlerTargets } from '../interpreter-semantics.ts';
 import type { RegionImports } from './region-imports.ts';
 import type { JitStatistics } from './jit-statistics.ts';
 import type { RegionGraph, RegionInstruction, RegionNode } from './region-graph.ts';
-import { type Link, type Place, RegionSemantics, Unsupported } from './region-semantics.ts';
+import { type Link, type Place, RegionSemantics } from './region-semantics.ts';
 import { type Comparison, RegionState } from './region-state.ts';
 import { ControlFlow } from './structure.ts';
+import { Unsupported } from './unsupported.ts';
 
 const PAGE = 4096;
 const INTEGERS = ['i32', 'i64'] as const;
@@ -34,6 +35,8 @@ export class RegionBuilder {
     this.graph = graph;
     this.decode = decode;
     this.region = new RegionState(f, imports, graph.mode, statistics);
+    const hasX87 = graph.nodes.some((node) => node.instructions.some(({ offset }) => isX87(decode(node, offset))));
+    if (hasX87) this.region.x87.begin(graph.x87Stack, graph.entries.map((node) => ({ node, operation: graph.nodes[node].block.op })));
     this.flow = new ControlFlow(graph.nodes.map((node) => node.successors), graph.entries);
     this.region.usesPages = graph.nodes.some(({ page }) => page !== graph.nodes[0].page);
     this.region.build(() => this.flow.build(f, (index) => this.node(index), (select) => this.chooseEntry(select)));
@@ -47,6 +50,10 @@ export class RegionBuilder {
   }
 
   private node(index: number): void {
+    this.region.x87.atNode(index, () => this.block(index));
+  }
+
+  private block(index: number): void {
     const { f, region } = this;
     const node = this.graph.nodes[index];
     region.beginBlock();
@@ -119,7 +126,7 @@ export class RegionBuilder {
     const to = node.direct.get(offset);
     const inPage = offset >= 0 && offset < PAGE;
     if (inPage) {
-      if (to !== undefined) flow.branch(f, from, to, (index) => this.node(index));
+      if (to !== undefined && region.x87.mayGoTo(to)) flow.branch(f, from, to, (index) => this.node(index));
       else if (link === 'through') region.fallThrough(node.last);
       else region.follow(link, node.last);
       return;
@@ -163,6 +170,7 @@ export class RegionBuilder {
   }
 
   private enter(from: number, rip: Expression, to: number): void {
+    if (!this.region.x87.mayGoTo(to)) return;
     this.region.enterPage(rip, this.graph.nodes[to].offset);
     this.flow.branch(this.f, from, to, (index) => this.node(index));
   }

@@ -30,6 +30,8 @@ export interface CodeContext {
   vcpu: number;
   /** Guest-virtual address of the page of the block. */
   codeBase: bigint;
+  /** Which of the x87's registers are in use (`usedRegisters`). */
+  x87Stack: number;
 }
 
 export interface RegionInstruction {
@@ -63,6 +65,8 @@ export interface RegionGraph {
   nodes: RegionNode[];
   /** Nodes that control may come to from outside. The first is the hot one. */
   entries: number[];
+  /** The x87's registers that are in use where it begins (`usedRegisters`). */
+  x87Stack: number;
 }
 
 /** How a block ends: offsets from its page where they are known. */
@@ -122,7 +126,7 @@ export class RegionFinder {
     }
     const nodes = [...found.values()];
     if (!nodes.length) return undefined;
-    return { mode: context.mode, nodes, entries: this.connect(nodes) };
+    return { mode: context.mode, nodes, entries: this.connect(nodes), x87Stack: context.x87Stack };
   }
 
   /** The instruction at an offset of a node's page, valid until the next is decoded. */

@@ -5,17 +5,17 @@
  */
 
 import * as state from '../../cpu/state.ts';
-import { type Decoded, NO_BASE, RIP_BASE } from '../../isa/decoder.ts';
+import { type Decoded, NO_BASE, opcodeNote, RIP_BASE } from '../../isa/decoder.ts';
 import type { OperandSpecification } from '../../isa/encoding.ts';
+import type { X87Stack } from '../../isa/x87-stack.ts';
 import type { Bits, FlagWords, Operand, SharedFunction } from '../../isa/semantics.ts';
 import { type Expression, i32, i64, type Operand as Value } from '../../wasm/expression.ts';
 import type { FunctionReference, Local } from '../../wasm/function-builder.ts';
 import { type HandlerTargets, ImmediateOperand, InterpreterSemantics, MemoryOperand, sizeBits, STORE, toInteger } from '../interpreter-semantics.ts';
 import * as L from '../layout.ts';
 import type { RegionState } from './region-state.ts';
-
-/** Thrown while an instruction is being built: it is the interpreter's. */
-export class Unsupported extends Error {}
+import { QuickStack } from './region-x87.ts';
+import { Unsupported } from './unsupported.ts';
 
 /** A general register, or its low part, in a local. */
 class LocalRegister implements Operand {
@@ -136,6 +136,31 @@ class LocalVector implements Operand {
   linear(): Expression { return this.address(); }
 }
 
+/** ST(i): only its number is asked for. */
+class StackRegister implements Operand {
+  readonly kind = 'register';
+  readonly bits = 80;
+  private readonly index: number;
+
+  constructor(index: number) {
+    this.index = index;
+  }
+
+  number(): Expression {
+    return i32(this.index);
+  }
+
+  signed(): Expression { throw new Error('an x87 register is on the stack'); }
+  unsigned(): Expression { return this.signed(); }
+  vector(): Expression { return this.signed(); }
+  float(): Expression { return this.signed(); }
+  address(): Expression { return this.signed(); }
+  linear(): Expression { return this.signed(); }
+  write(): void { this.signed(); }
+  writeVector(): void { this.signed(); }
+  writeLow(): void { this.signed(); }
+}
+
 /** A memory operand whose address is made of known parts. */
 class KnownMemory extends MemoryOperand {
   private readonly decoded: MemoryParts;
@@ -227,6 +252,7 @@ export class RegionSemantics extends InterpreterSemantics {
       case 'W': case 'U': return new LocalVector(region, d.rm, bits);
       case 'V': return new LocalVector(region, d.reg, bits);
       case 'XMM0': return new LocalVector(region, 0, 128);
+      case 'i': return new StackRegister(d.opcodeRegister & 7);
       case 'I': case 'sI': {
         if (immediateIndex > 0) return new ImmediateOperand(this.f, bits, i64(d.immediate2));
         const value = (BigInt(d.immediateHigh) << 32n) | BigInt(d.immediate >>> 0);
@@ -262,12 +288,14 @@ export class RegionSemantics extends InterpreterSemantics {
   }
 
   override setState64(offset: number, value: Value): void {
+    if (typeof value === 'object' && this.region.x87.setPointer(offset, value)) return;
     const local = this.region.word(offset, true);
     if (local) this.f.set(local, value);
     else super.setState64(offset, value);
   }
 
   override setState32(offset: number, value: Value): void {
+    if (typeof value === 'object' && this.region.x87.setPointer(offset, value)) return;
     if (this.region.word(offset, false)) throw new Unsupported('half of a register');
     super.setState32(offset, value);
     if (offset === state.MXCSR) this.region.float.mxcsrChanged(this.vcpu);
@@ -414,6 +442,14 @@ export class RegionSemantics extends InterpreterSemantics {
   override raise(): void { this.interpret(); }
   override raiseWithCode(): void { this.interpret(); }
   override requireSse(): void { this.region.usesSse = true; }
+  override requireFpu(): void {}
+  override opcodeNote(): Expression { return i32(opcodeNote(this.decoded)); }
+
+  override x87(quick: (stack: X87Stack) => void): void {
+    const { x87 } = this.region;
+    x87.attempt(() => quick(new QuickStack(x87, (condition) => this.f.if(condition, () => this.interpret()))));
+  }
+
   override requireMmx(): void { throw new Unsupported('MMX'); }
   override enterMmx(): void { throw new Unsupported('MMX'); }
 

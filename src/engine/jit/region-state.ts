@@ -13,6 +13,7 @@ import type { JitStatistics } from './jit-statistics.ts';
 import { RegionFloat } from './region-float.ts';
 import type { RegionMode } from './region-graph.ts';
 import type { RegionImports } from './region-imports.ts';
+import { RegionX87 } from './region-x87.ts';
 
 const FLAGS = [state.FLAG_ZERO, state.FLAG_SIGN, state.FLAG_CARRY, state.FLAG_OVERFLOW];
 
@@ -31,6 +32,7 @@ export class RegionState {
   readonly imports: RegionImports;
   readonly mode: RegionMode;
   readonly float: RegionFloat;
+  readonly x87: RegionX87;
   /** Guest-virtual address of the page of the running code, and the TLB. */
   readonly codeBase: Expression;
   readonly tlbBase: Expression;
@@ -61,6 +63,7 @@ export class RegionState {
     this.imports = imports;
     this.mode = mode;
     this.float = new RegionFloat(f);
+    this.x87 = new RegionX87(f);
     this.budget = f.variable('i32');
     this.budgetAtEntry = f.variable('i32');
     this.exit = f.variable('i32');
@@ -181,6 +184,7 @@ export class RegionState {
     f.set(this.exit, exit);
     if (operation !== undefined) f.set(this.exitOperation, operation);
     if (rip) f.set(this.exitRip, rip);
+    this.x87.beforeLeaving();
     f.branch(this.out);
   }
 
@@ -194,6 +198,8 @@ export class RegionState {
       const cr4 = vcpu.load('i32.load', state.CR4);
       f.if(cr0.and(0xc).or(cr4.and(0x200).xor(0x200)), () => f.returnCall(this.imports.interpret, vcpu, op));
     }
+    const unexpected = this.x87.load(op);
+    if (unexpected) f.if(unexpected, () => f.returnCall(this.imports.interpret, vcpu, op));
     for (const [offset, { local }] of this.words) f.set(local, vcpu.load('i64.load', offset));
     for (const [number, { local }] of this.vectors) f.set(local, vcpu.load('v128.load', state.XMM + 16 * number));
     this.float.load(vcpu);
@@ -216,6 +222,7 @@ export class RegionState {
     for (const [offset, { local, written }] of this.words) if (written) f.store('i64.store', vcpu, f.get(local), offset);
     for (const [number, { local, written }] of this.vectors) if (written) f.store('v128.store', vcpu, f.get(local), state.XMM + 16 * number);
     if (this.statistics.isCounting) this.statistics.retired(f, f.get(this.budgetAtEntry).sub(f.get(this.budget)));
+    this.x87.store();
     f.store('i32.store', vcpu, f.get(this.budget), state.BUDGET);
     if (this.usesPages) f.store('i64.store', vcpu, this.codeBase, state.CODE_BASE);
   }

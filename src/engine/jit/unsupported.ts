@@ -1,0 +1,2 @@
+/** Thrown while an instruction is being built: it is the interpreter's. */
+export class Unsupported extends Error {}
