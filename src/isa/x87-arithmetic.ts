@@ -172,6 +172,7 @@ function multiplyWide(f: FunctionBuilder, a: Expression, b: Expression): { high:
 
 export const MULTIPLY: SharedFunction = {
   name: 'x87_multiply',
+  inlined: true,
   signature: BINARY,
   build(f, a, aSe, b, bSe, control) {
     const body = new Body(f);
@@ -242,6 +243,7 @@ export const DIVIDE: SharedFunction = {
 /** (a, b) → LESS, EQUAL, GREATER or RARE. */
 export const COMPARE: SharedFunction = {
   name: 'x87_compare',
+  inlined: true,
   signature: { parameters: ['i64', 'i32', 'i64', 'i32'], results: ['i32'] },
   build(f, a, aSe, b, bSe) {
     const [aZero, bZero] = [f.let(isZero(a, aSe)), f.let(isZero(b, bSe))];

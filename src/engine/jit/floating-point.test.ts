@@ -1,5 +1,5 @@
 /**
- * Random programs of x87 and SSE instructions, in loops that become hot, leave the same registers, flags and memory interpreted and
+ * Random programs of x87, SSE and MMX instructions, in loops that become hot, leave the same registers, flags and memory interpreted and
  * compiled. They over- and underflow the stack, meet NaNs and denormals, and branch.
  */
 
@@ -21,6 +21,8 @@ const COMPARED = [[0, state.ZERO], [state.FLAG_ZERO, state.RFLAGS + 8], [state.X
 /** Control words in the data: to nearest, and three others, of which one has 53 bits of precision. */
 const CONTROLS_AT = 0x60;
 const CONTROLS = [0x37f, 0x77f, 0xf7f, 0x27f];
+
+type Kind = 'x87' | 'sse' | 'mmx';
 
 class Programs {
   private readonly random: RandomSource;
@@ -79,15 +81,23 @@ class Programs {
     return [...chosen, 0x0f, opcode, ...modrm];
   }
 
-  private instruction(kind: 'x87' | 'sse', balanced: boolean): number[] {
+  private mmx(): number[] {
+    if (this.below(40) === 0) return this.oneOf([0x0f, 0x77], [0xd9, 0xe8]);
+    const opcode = this.oneOf(0xfc, 0xfd, 0xfe, 0xd4, 0xec, 0xdd, 0x74, 0x66, 0xdb, 0xeb, 0xef, 0xd5, 0xf5, 0x6f, 0x6f, 0x7f, 0x60, 0x69, 0x63, 0x67, 0xd3, 0xf1, 0x2c, 0xd7);
+    const modrm = opcode === 0xd7 || this.below(3) ? [0xc0 | (this.below(8) & (opcode === 0xd7 ? 1 : 7)) << 3 | this.below(8)] : this.memory(this.below(8));
+    return this.below(8) ? [0x0f, opcode, ...modrm] : [0x0f, 0x6e, 0xc0 | (this.below(8) << 3) | this.below(3)];
+  }
+
+  private instruction(kind: Kind, balanced: boolean): number[] {
     if (kind === 'sse') return this.sse();
+    if (kind === 'mmx') return this.mmx();
     if (!balanced && this.depth < 7 && this.below(3) === 0) return this.push();
     if (!balanced && this.depth > 1 && this.below(3) === 0) return this.pop();
     return this.neutral();
   }
 
   /** The body of a loop. */
-  body(kind: 'x87' | 'sse'): number[] {
+  body(kind: Kind): number[] {
     const code: number[] = [];
     this.depth = 0;
     if (kind === 'x87') for (let i = 0; i < 2; i++) code.push(...this.push());
@@ -142,7 +152,7 @@ function outcome(bench: EngineBench, body: number[], data: bigint[], mxcsr: numb
   return [JSON.stringify(stop, (_, value) => (typeof value === 'bigint' ? `${value}` : value)), ...COMPARED.map(([from, to]) => hex(vcpu.base + from, to - from)), hex(memory.linear(frame), DATA_BYTES)];
 }
 
-describe.each(['x87', 'sse'] as const)('random %s programs', (kind) => {
+describe.each(['x87', 'sse', 'mmx'] as const)('random %s programs', (kind) => {
   it.each(Array.from({ length: Number(process.env.FLOAT_PROGRAMS ?? 12) }, (_, seed) => seed))('number %i leaves the same, interpreted and compiled', (seed) => {
     const programs = new Programs(seed + 1);
     const body = programs.body(kind);

@@ -17,24 +17,26 @@ import type { RegionState } from './region-state.ts';
 import { QuickStack } from './region-x87.ts';
 import { Unsupported } from './unsupported.ts';
 
-/** A general register, or its low part, in a local. */
+/** A general register, or its low part, or an MMX register in a local; `offset` is its place in the state. */
 class LocalRegister implements Operand {
   readonly kind = 'register';
   readonly bits: number;
   private readonly region: RegionState;
   private readonly register: number;
+  private readonly offset: number;
   private readonly high: boolean;
 
-  constructor(region: RegionState, number: number, bits: number, high = false) {
+  constructor(region: RegionState, number: number, bits: number, high = false, offset = state.GPR + 8 * number) {
     this.region = region;
     this.register = number;
+    this.offset = offset;
     this.bits = bits;
     this.high = high;
   }
 
   private get value(): Expression {
     const { f } = this.region;
-    return f.get(this.region.word(state.GPR + 8 * this.register, false) as Local);
+    return f.get(this.region.word(this.offset, false) as Local);
   }
 
   signed(): Expression {
@@ -47,7 +49,7 @@ class LocalRegister implements Operand {
 
   write(value: Expression): void {
     const { f } = this.region;
-    const local = this.region.word(state.GPR + 8 * this.register, true) as Local;
+    const local = this.region.word(this.offset, true) as Local;
     if (this.bits === 64) return f.set(local, value);
     if (this.bits === 32) return f.set(local, value.zeroExtend(32));
     const shift = this.high ? 8 : 0;
@@ -245,6 +247,7 @@ export class RegionSemantics extends InterpreterSemantics {
       if (bits > 64) throw new Unsupported(code);
       return bits === 8 && d.rex === 0 && number >= 4 && number < 8 ? new LocalRegister(region, number - 4, 8, true) : new LocalRegister(region, number, bits);
     };
+    const mmx = (number: number): Operand => new LocalRegister(region, number, 64, false, state.FPR + 16 * number);
     switch (code) {
       case 'E': case 'R': return general(d.rm);
       case 'G': return general(d.reg);
@@ -252,6 +255,8 @@ export class RegionSemantics extends InterpreterSemantics {
       case 'W': case 'U': return new LocalVector(region, d.rm, bits);
       case 'V': return new LocalVector(region, d.reg, bits);
       case 'XMM0': return new LocalVector(region, 0, 128);
+      case 'P': return mmx(d.reg & 7);
+      case 'Q': case 'N': return mmx(d.rm & 7);
       case 'i': return new StackRegister(d.opcodeRegister & 7);
       case 'I': case 'sI': {
         if (immediateIndex > 0) return new ImmediateOperand(this.f, bits, i64(d.immediate2));
@@ -450,8 +455,9 @@ export class RegionSemantics extends InterpreterSemantics {
     x87.attempt(() => quick(new QuickStack(x87, (condition) => this.f.if(condition, () => this.interpret()))));
   }
 
-  override requireMmx(): void { throw new Unsupported('MMX'); }
-  override enterMmx(): void { throw new Unsupported('MMX'); }
+  /** EMMS. */
+  override requireMmx(): void { throw new Unsupported('the end of MMX'); }
+  override enterMmx(): void { this.region.x87.requireMmx(); }
 
   /** An instruction that always calls is the interpreter's; one that calls in a rare case leaves to it then. */
   override helper(): Expression {

@@ -90,9 +90,11 @@ export class RegionState {
     this.loadBytes = f.mark().length - length;
   }
 
-  /** The local that stands for a 64-bit word of the state, if one does: general registers and flags. */
+  /** The local that stands for a 64-bit word of the state, if one does: general and MMX registers, and flags. */
   word(offset: number, write: boolean): Local | null {
-    if (!((offset >= state.GPR && offset < state.GPR + 128 && offset % 8 === 0) || FLAGS.includes(offset))) return null;
+    const isGeneral = offset >= state.GPR && offset < state.GPR + 128 && offset % 8 === 0;
+    const isMmx = offset >= state.FPR && offset < state.FPR + 128 && offset % 16 === 0;
+    if (!isGeneral && !isMmx && !FLAGS.includes(offset)) return null;
     let entry = this.words.get(offset);
     if (!entry) {
       entry = { local: this.f.variable('i64'), written: false };

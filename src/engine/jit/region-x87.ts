@@ -7,7 +7,7 @@
  */
 
 import * as state from '../../cpu/state.ts';
-import { TOP_SHIFT } from '../../cpu/x87/register-stack.ts';
+import { ERROR_SUMMARY, TOP_SHIFT } from '../../cpu/x87/register-stack.ts';
 import type { Float80Value, StackIndex, X87Stack } from '../../isa/x87-stack.ts';
 import { type Expression, i32 } from '../../wasm/expression.ts';
 import type { FunctionBuilder, Local } from '../../wasm/function-builder.ts';
@@ -15,6 +15,7 @@ import { Unsupported } from './unsupported.ts';
 import { CONDITIONS, FSW_TOP, notQuick, settled } from '../x87-stack.ts';
 
 const SLOTS = 8;
+const ALL_TAGS = 0xff;
 const CR0_EM_TS = 0xc;
 
 /** The stack at a place of the code: which slot is ST(0), and a bit for each slot that is in use. */
@@ -44,6 +45,7 @@ export class RegionX87 {
   private used = false;
   private entries: readonly Entry[] = [];
   private shape: Shape = { top: 0, tags: 0 };
+  private usesMmx = false;
   private readonly shapes = new Map<number, Shape>();
   private readonly slots: (Slot | undefined)[] = new Array(SLOTS);
   /** Physical number of slot 0, FSW, FCW. */
@@ -107,6 +109,15 @@ export class RegionX87 {
     }
   }
 
+  /**
+   * For an MMX instruction: these find the registers as MMX leaves them, so that there is nothing to change. The first one behind EMMS is
+   * the interpreter's, as is what comes with x87 instructions in one region.
+   */
+  requireMmx(): void {
+    if (this.used) throw new Unsupported('MMX beside x87');
+    this.usesMmx = true;
+  }
+
   /** In front of a way out. */
   beforeLeaving(): void {
     if (!this.used) return;
@@ -118,8 +129,12 @@ export class RegionX87 {
 
   /** Code in front of the region, entered with the operation `op`. Gives an i32: the state is not what the region is for; null where it uses no x87. */
   load(op: Expression): Expression | null {
-    if (!this.used) return null;
     const { f, vcpu } = this;
+    if (this.usesMmx) {
+      const status = vcpu.load('i32.load', state.FSW).and(FSW_TOP | ERROR_SUMMARY);
+      return vcpu.load('i32.load', state.CR0).and(CR0_EM_TS).or(status).or(vcpu.load('i32.load', state.FTW).xor(ALL_TAGS));
+    }
+    if (!this.used) return null;
     const expected = f.local('i32');
     f.set(this.fsw, vcpu.load('i32.load', state.FSW));
     f.set(this.fcw, vcpu.load('i32.load', state.FCW));
