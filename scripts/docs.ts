@@ -36,6 +36,6 @@ async function linuxPart(): Promise<Record<string, string>> {
   }
 }
 
-const parts = { ...eoiDocumentParts(), ...(await linuxPart()) };
+const parts = { ...(await eoiDocumentParts()), ...(await linuxPart()) };
 writeFileSync(DOCUMENT, withGeneratedParts(readFileSync(DOCUMENT, 'utf8'), parts));
 writeFileSync(join(DOCS, 'pv-eoi.svg'), pvEoiPicture());

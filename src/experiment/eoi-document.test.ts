@@ -6,9 +6,9 @@ import { pvEoiPicture } from './eoi-picture.ts';
 const read = (name: string): string => readFileSync(new URL(`../../docs/${name}`, import.meta.url), 'utf8');
 
 describe('docs/eoi.md', () => {
-  it('has the listings, the table and the picture that the code gives (npm run docs writes them anew)', () => {
+  it('has the listings, the table and the picture that the code gives (npm run docs writes them anew)', async () => {
     const document = read('eoi.md');
-    expect(document).toBe(withGeneratedParts(document, eoiDocumentParts()));
+    expect(document).toBe(withGeneratedParts(document, await eoiDocumentParts()));
     expect(read('pv-eoi.svg')).toBe(pvEoiPicture());
   });
 });
