@@ -76,7 +76,7 @@ export interface BenchOptions {
   ramBytes?: number;
   operationBytes?: number;
   /** Compile hot code. */
-  jit?: boolean;
+  jit?: boolean | 'force';
   model?: CpuModel;
 }
 

@@ -27,7 +27,7 @@ import {
   runsNatively,
 } from '../platform/node/index.ts';
 import { addJitReportOptions, type JitReportOptions, jitClock, printJitReports } from './jit-report.ts';
-import { bootOption, jitOption, memoryOption } from './machine-options.ts';
+import { bootOption, type JitChoice, jitOf, jitOption, memoryOption } from './machine-options.ts';
 import { choice, vcpuCount, wholeNumber } from './option-values.ts';
 
 interface BenchCommandOptions extends JitReportOptions {
@@ -38,7 +38,7 @@ interface BenchCommandOptions extends JitReportOptions {
   memory: number;
   bits: BenchmarkBits;
   boot?: BootMethod;
-  jit: 'on' | 'off';
+  jit: JitChoice;
   native: boolean;
   json?: string;
 }
@@ -118,7 +118,7 @@ async function bench(options: BenchCommandOptions): Promise<void> {
     initrd: guest.initrd,
     append,
     boot,
-    jit: options.jit === 'on',
+    jit: jitOf(options.jit),
     jitClock: jitClock(options),
   });
   const { measurement, end } = await runBenchmark(machine, benchmarkHost, (name, { boot, runs }) => {

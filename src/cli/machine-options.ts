@@ -41,7 +41,7 @@ export interface SharedOptions {
   kvm: KvmFeatureSet;
   cost: CostProfile;
   seed: number;
-  jit: 'on' | 'off';
+  jit: JitChoice;
   platform?: PlatformName;
   cpu: CpuModel;
   load: number;
@@ -76,10 +76,15 @@ export function bootOption(boot?: BootMethod): Option {
   return boot ? option.default(boot, boot) : option;
 }
 
+export type JitChoice = 'on' | 'off' | 'force';
+
 export const jitOption = (): Option =>
-  new Option('--jit <how>', 'on or off: compile hot code, which changes nothing but the time it takes')
-    .argParser(choice('--jit', ['on', 'off']))
+  new Option('--jit <how>', 'on or off: compile hot code, which changes nothing but the time it takes; force: all code, at first sight')
+    .argParser(choice('--jit', ['on', 'off', 'force']))
     .default('on', 'on');
+
+/** The choice as the library takes it. */
+export const jitOf = (jit: JitChoice): boolean | 'force' => (jit === 'force' ? jit : jit === 'on');
 
 export const platformOption = (otherwise: string): Option =>
   new Option(
@@ -191,7 +196,7 @@ export async function loadGuest(
     boot: options.boot,
     cost: options.cost,
     cpu: options.cpu,
-    jit: options.jit === 'on',
+    jit: jitOf(options.jit),
     platform: options.platform,
   };
   if (isTiny(options, defaults)) {

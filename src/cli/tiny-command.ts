@@ -21,7 +21,7 @@ import {
   type Workload,
 } from '../index.ts';
 import { OutputFile } from '../platform/node/index.ts';
-import { jitOption, platformOption } from './machine-options.ts';
+import { type JitChoice, jitOf, jitOption, platformOption } from './machine-options.ts';
 import { choice, costProfile, kvmFeatures, vcpuCount, wholeNumber } from './option-values.ts';
 import { environment } from './run-report.ts';
 
@@ -35,7 +35,7 @@ interface TinyCommandOptions {
   smp: number;
   kvm: KvmFeatureSet;
   cost: CostProfile;
-  jit: 'on' | 'off';
+  jit: JitChoice;
   json?: string;
 }
 
@@ -125,7 +125,7 @@ export function tinyCommand(program: Command, onStatus: (status: number) => void
         vcpus,
         kvm,
         cost,
-        jit: jit === 'on',
+        jit: jitOf(jit),
       });
       process.stdout.write(`${formatDriverRun(run)}\n`);
       json?.write(

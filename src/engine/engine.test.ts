@@ -204,6 +204,7 @@ function randomProgram(random: RandomSource, turns: number): Uint8Array {
 describe.each<[string, BenchOptions]>([
   ['interpreted', { jit: false }],
   ['compiled', { jit: true }],
+  ['compiled at first sight', { jit: 'force' }],
   ['compiled, with room for little decoded code', { jit: true, operationBytes: 24 << 10 }],
   ['interpreted, with room for little decoded code', { jit: false, operationBytes: 17 << 10 }],
 ])('a random program, %s,', (name, options) => {

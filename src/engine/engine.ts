@@ -18,7 +18,7 @@ import { FRUITLESS_FAULT_COST, MOST_FRUITLESS_FAULTS } from './event-delivery.ts
 import { createHelpers } from './helpers.ts';
 import type { InstructionWatcher } from './instruction-watcher.ts';
 import { createInterpreter, type Interpreter } from './interpreter.ts';
-import { Jit } from './jit/jit.ts';
+import { JIT_FORCED, JIT_POLICY, Jit } from './jit/jit.ts';
 import type { JitClock } from './jit/jit-statistics.ts';
 import * as L from './layout.ts';
 
@@ -75,7 +75,8 @@ export class Engine implements Mmu {
   private interrupted = false;
   private watcher: InstructionWatcher | undefined;
 
-  constructor(memory: GuestMemory, layout: L.Layout, environment: Environment, jit = false, jitClock?: JitClock) {
+  constructor(memory: GuestMemory, layout: L.Layout, environment: Environment, jit: boolean | 'force' = false, jitClock?: JitClock) {
+    const policy = jit === 'force' ? JIT_FORCED : JIT_POLICY;
     this.memory = memory;
     this.layout = layout;
     this.environment = environment;
@@ -110,9 +111,10 @@ export class Engine implements Mmu {
       },
       createHelpers(this, environment),
       environment.model,
+      policy.hotEntries,
     );
     this.cache.attach(this.interpreter);
-    if (jit) this.jit = new Jit(memory, this.cache, this.interpreter, jitClock);
+    if (jit) this.jit = new Jit(memory, this.cache, this.interpreter, policy, jitClock);
     this.cache.onCodePage = (linear) => this.protectCodePage(linear);
     this.cache.onFlush = () => {
       this.jit?.flushed();
@@ -379,7 +381,7 @@ export class Engine implements Mmu {
     // MOV SS and POP SS hold debug exceptions back too; what IRET loads into RF stays there.
     const kind = { iteration, shadowsDebug: map === 0 && ((opcode === 0x8e && (reg & 7) === 2) || opcode === 0x17), returns: map === 0 && opcode === 0xcf };
     if (!vcpu.code64) this.checkLimit(vcpu, op);
-    else if (this.compilesSteps) this.jit?.compileSingle(vcpu.base, op, linear, state.CODE_64);
+    if (this.compilesSteps) this.jit?.compileSingle(vcpu.base, op, linear, this.codeMode(vcpu));
     const ip = BigInt((linear - this.memory.ramBase) % PAGE);
     vcpu.set64(state.CODE_BASE, vcpu.rip - ip);
     // The rest of the slice is put aside; what is taken from it meanwhile stays away.

@@ -31,8 +31,9 @@ export interface HandlerTargets {
   bulk: FunctionReference;
   codeCheck: FunctionReference;
   resolveLink: FunctionReference;
-  /** (vcpu, block): the block was entered HOT times. */
+  /** (vcpu, block): the block was entered so many times more. */
   hot: FunctionReference;
+  hotEntries: number;
   raise: FunctionReference;
   segmentLinear: FunctionReference;
   stackLinear: FunctionReference;
@@ -57,9 +58,6 @@ export interface Variant {
   rm: RmKind;
   repeat: 'none' | 'rep' | 'repne';
 }
-
-/** Entries after which a block is worth compiling, and each time so many after that: a power of two. */
-export const HOT = 8192;
 
 /** Access of an operand: read, written, or read and written. */
 type Access = 'r' | 'w' | 'm';
@@ -777,7 +775,7 @@ export class InterpreterSemantics implements Semantics {
     this.setState32(state.BUDGET, budget.sub(block.load('i32.load16_u', L.OP_REMAINING)).sub(1));
     const heat = f.let(block.load('i32.load16_u', L.OP_HEAT).add(1));
     f.store('i32.store16', block, heat, L.OP_HEAT);
-    f.if(heat.and(HOT - 1).eqz(), () => f.call(this.targets.hot, this.vcpu, block));
+    f.if(heat.and(this.targets.hotEntries - 1).eqz(), () => f.call(this.targets.hot, this.vcpu, block));
     f.returnCallIndirect(this.targets.handlerType, HANDLER, block.load('i32.load16_u', L.OP_HANDLER), this.vcpu, block);
   }
 

@@ -261,17 +261,17 @@ const GENERATED_KEPT = 8;
 /** The last modules that were generated, by all that went into them. Making one takes some tenths of a second. */
 const generated = new Map<string, Generated>();
 
-function generatedFor(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model: CpuModel): Generated {
+function generatedFor(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model: CpuModel, hotEntries: number): Generated {
   const { memory: linear, ramBase, ramBytes, lowBytes } = memory;
-  const key = [linear.buffer.byteLength, ramBase, ramBytes, lowBytes, ...Object.values(layout), ...model.features, model.physicalAddressBits, ...Object.entries(helpers).map(([name, f]) => name + f.length)].join();
-  const found = generated.get(key) ?? generate(memory, layout, helpers, model);
+  const key = [hotEntries, linear.buffer.byteLength, ramBase, ramBytes, lowBytes, ...Object.values(layout), ...model.features, model.physicalAddressBits, ...Object.entries(helpers).map(([name, f]) => name + f.length)].join();
+  const found = generated.get(key) ?? generate(memory, layout, helpers, model, hotEntries);
   generated.delete(key);
   generated.set(key, found);
   if (generated.size > GENERATED_KEPT) generated.delete(generated.keys().next().value as string);
   return found;
 }
 
-function generate(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model: CpuModel): Generated {
+function generate(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model: CpuModel, hotEntries: number): Generated {
   buildDecodeTables();
   const module = new ModuleBuilder();
   module.importMemory(memory.memory);
@@ -305,6 +305,7 @@ function generate(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model
     codeCheck: access.codeCheck,
     resolveLink,
     hot,
+    hotEntries,
     raise,
     segmentLinear: access.segmentLinear,
     stackLinear: access.stackLinear,
@@ -363,16 +364,16 @@ function generate(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model
   const run = module.function('run', { parameters: ['i32'], results: [] });
   run.returnCall(goTo, run.parameter(0), run.parameter(0).load('i64.load', state.RIP));
   module.table(handlers, REGION_CAPACITY);
-  for (const reference of [enter, run, goTo, interpret, followTaken, followNext, access.fill, access.fillQuiet, access.codeCheck, access.enterHandler, ...sharedFunctions.values()]) module.export(reference);
+  for (const reference of [enter, run, goTo, interpret, followTaken, followNext, access.fill, access.fillQuiet, access.codeCheck, access.sameSecondPage, access.enterHandler, ...sharedFunctions.values()]) module.export(reference);
 
   const bytes = module.bytes();
   const sharedSignatures = [...sharedFunctions.values()].map(({ name, signature }) => ({ name, signature }));
   return { module: new WebAssembly.Module(bytes), microOp, index, shared: sharedSignatures, handlerCount: handlers.length, moduleBytes: bytes.length };
 }
 
-/** The interpreter of one machine: generated and compiled, unless a machine of the same layout has been before, and instantiated. */
-export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports: EngineImports, helpers: Helpers, model: CpuModel): Interpreter {
-  const { module, microOp, index, shared, handlerCount, moduleBytes } = generatedFor(memory, layout, helpers, model);
+/** The interpreter of one machine, whose blocks are hot each time they have been entered `hotEntries` times (a power of two): generated and compiled, unless a machine of the same layout has been before, and instantiated. */
+export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports: EngineImports, helpers: Helpers, model: CpuModel, hotEntries: number): Interpreter {
+  const { module, microOp, index, shared, handlerCount, moduleBytes } = generatedFor(memory, layout, helpers, model, hotEntries);
   const env: Record<string, unknown> = { memory: memory.memory, ...imports };
   for (const [name, f] of Object.entries(helpers)) env[`helper_${name}`] = f;
   const instance = new WebAssembly.Instance(module, { env } as WebAssembly.Imports);

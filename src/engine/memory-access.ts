@@ -73,6 +73,7 @@ export interface MemoryAccess {
   codeCheck: FunctionReference;
   lookup: FunctionReference;
   checkPage: FunctionReference;
+  sameSecondPage: FunctionReference;
   enterHandler: FunctionReference;
   segmentLinear: FunctionReference;
   stackLinear: FunctionReference;
@@ -503,8 +504,8 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     };
     // Code that is known by its place in RAM: another address space's, or what a flush made the cache forget.
     // Pages with breakpoints are not gone through by blocks.
-    const byBlocks = f.let(codeMode.eq(state.CODE_64).and(vcpu.load('i32.load', state.BREAKPOINTS).and(state.CODE_BREAKPOINTS).eqz()));
-    f.if(byBlocks.eqz(), noteLocalCode);
+    const byBlocks = f.let(codeMode.and(state.CODE_64).nonZero().and(vcpu.load('i32.load', state.BREAKPOINTS).and(state.CODE_BREAKPOINTS).eqz()));
+    f.if(byBlocks.eqz().or(codeMode.ne(state.CODE_64)), noteLocalCode);
     f.if(byBlocks, () => {
       const codePage = f.let(rip.and(-4096));
       const cached = f.let(vcpu.add(rip.shrU(12).wrap().and(L.CODE_TLB_ENTRIES - 1).mul(L.CODE_TLB_ENTRY_SIZE)));
@@ -571,18 +572,30 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.returnCall(segmentLinear, vcpu, op, i32(state.SS), offset, bytes, i32(1));
   }
 
+  /**
+   * (vcpu, op, codeBase) -> 1 where an instruction across pages (`op` is its page check) of flat code in the page at `codeBase` still goes on where
+   * it did when it was decoded; 0 where it does not, or where that takes a closer look.
+   */
+  const sameSecondPage = module.function('same_second_page', { parameters: ['i32', 'i32', 'i64'], results: ['i32'] });
+  {
+    const f = sameSecondPage;
+    const [vcpu, op, codeBase] = [f.parameter(0), f.parameter(1), f.parameter(2)];
+    const next = f.local('i64');
+    f.set(next, codeBase.add(4096));
+    f.if(vcpu.load('i32.load', state.CODE_MODE).ne(state.CODE_64), () => f.set(next, f.get(next).zeroExtend(32)));
+    const linear = f.call(fill, vcpu, f.get(next), userBit(vcpu).or(Access.execute | Access.quiet));
+    f.return(linear.eq(op.load('i32.load', L.OP_IMMEDIATE)).and(linear.ne(MMIO)));
+  }
+
   /** (vcpu, op) -> 1 where an instruction across pages still goes on where it did when it was decoded (`op` is its page check). */
   const checkPage = module.function('check_page', { parameters: ['i32', 'i32'], results: ['i32'] });
   {
     const f = checkPage;
     const [vcpu, op] = [f.parameter(0), f.parameter(1)];
-    f.if(vcpu.load('i32.load', state.CODE_MODE).eq(state.CODE_64), () => {
-      const next = vcpu.load('i64.load', state.CODE_BASE).add(4096);
-      const linear = f.call(fill, vcpu, next, userBit(vcpu).or(Access.execute | Access.quiet));
-      f.if(linear.eq(op.load('i32.load', L.OP_IMMEDIATE)).and(linear.ne(MMIO)), () => f.return(i32(1)));
-    });
+    const flat = vcpu.load('i32.load', state.CODE_MODE).and(state.CODE_64).nonZero();
+    f.if(flat, () => f.if(f.call(sameSecondPage, vcpu, op, vcpu.load('i64.load', state.CODE_BASE)), () => f.return(i32(1))));
     f.returnCall(imports.checkPage, vcpu, op);
   }
 
-  return { fill, fillQuiet, readSlow, writeSlow, bulk, codeCheck, lookup, checkPage, enterHandler, segmentLinear, stackLinear };
+  return { fill, fillQuiet, readSlow, writeSlow, bulk, codeCheck, lookup, checkPage, sameSecondPage, enterHandler, segmentLinear, stackLinear };
 }

@@ -69,8 +69,8 @@ export interface MachineOptions {
   seed?: number | undefined;
   /** What the real-time clock shows at power-on, in seconds since 1970. */
   epochSeconds?: number | undefined;
-  /** Compile hot code; true unless given. Guests run the same with and without it, instruction for instruction. */
-  jit?: boolean | undefined;
+  /** Compile hot code; true unless given. 'force': all code, at first sight. Guests run the same in any case, instruction for instruction. */
+  jit?: boolean | 'force' | undefined;
   /** Count what compiled code does, for `jitReport`, by this clock (milliseconds). Takes time; changes nothing else. */
   jitClock?: JitClock | undefined;
   /** Idle time is not skipped: `run` returns 'idle' and the caller waits. */

@@ -3,12 +3,13 @@
  * signature, which takes the place of the first handler of the blocks it may be entered at. Regions leave as the interpreter's blocks do,
  * and check the budget where it does, so a run is the same with and without them.
  *
- * Policy: of a block entered HOT times the region is found at once, while it is known where addresses lead; regions are compiled some at a
+ * Policy: of a block that is hot the region is found at once, while it is known where addresses lead; regions are compiled some at a
  * time, in one module. After 65,536 entries, when the counter has come round, the region is made anew, with what it calls inside. A region
  * goes when any of its blocks becomes stale. There may be REGION_CAPACITY of them; then all decoded code is dropped.
  */
 
 import * as state from '../../cpu/state.ts';
+import type { CodeMode } from '../../isa/decoder.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { ModuleBuilder } from '../../wasm/module-builder.ts';
 import type { Block, BlockCache } from '../block-cache.ts';
@@ -17,14 +18,29 @@ import { HANDLER } from '../interpreter-semantics.ts';
 import * as L from '../layout.ts';
 import { type JitClock, JitStatistics, type RegionRecord } from './jit-statistics.ts';
 import { RegionBuilder } from './region-builder.ts';
-import { RegionFinder, type RegionGraph, type RegionMode } from './region-graph.ts';
+import { RegionFinder, type RegionGraph } from './region-graph.ts';
 import { importForRegions, type RegionImports, regionEnvironment } from './region-imports.ts';
 import { usedRegisters } from './region-x87.ts';
 
 const PAGE = 4096;
-const BATCH = 8;
 /** Where counting a block's entries goes on when the counter has come round. */
 const COUNTED = 0x8000;
+
+/** When code is compiled. */
+export interface JitPolicy {
+  /** Entries that make a block hot, and each time so many after that: a power of two. */
+  hotEntries: number;
+  /** Entries that make one worth having in another's region. */
+  warmEntries: number;
+  /** Regions to a module. */
+  batch: number;
+  /** Callees come into regions at once. */
+  callees: boolean;
+}
+
+export const JIT_POLICY: JitPolicy = { hotEntries: 8192, warmEntries: 500, batch: 8, callees: false };
+/** Every block is compiled at first sight. */
+export const JIT_FORCED: JitPolicy = { hotEntries: 1, warmEntries: 0, batch: 1, callees: true };
 
 interface Region {
   /** First operations of the blocks it is entered at, and of all its blocks. */
@@ -40,6 +56,7 @@ export class Jit {
   private readonly cache: BlockCache;
   private readonly interpreter: Interpreter;
   private readonly finder: RegionFinder;
+  private readonly policy: JitPolicy;
   /** Regions to compile, by the operation of the hot block. */
   private readonly queue = new Map<number, { graph: RegionGraph; replaces: boolean }>();
   /** Regions by the operation of each entry, and by that of each block. */
@@ -50,18 +67,19 @@ export class Jit {
   private readonly singles = new Map<string, (() => void) | null>();
   private nextIndex: number;
 
-  constructor(memory: GuestMemory, cache: BlockCache, interpreter: Interpreter, clock?: JitClock) {
+  constructor(memory: GuestMemory, cache: BlockCache, interpreter: Interpreter, policy = JIT_POLICY, clock?: JitClock) {
+    this.policy = policy;
     this.memory = memory;
     this.statistics = new JitStatistics(memory, clock);
     this.cache = cache;
     this.interpreter = interpreter;
     this.words = new Int32Array(memory.memory.buffer);
-    this.finder = new RegionFinder(memory, cache);
+    this.finder = new RegionFinder(memory, cache, policy.warmEntries);
     this.nextIndex = interpreter.handlerCount;
     cache.onStale = (block) => this.blockWentStale(block);
   }
 
-  /** A block was entered HOT times more, and the vCPU at `base` is about to run it. */
+  /** A block is hot, once more perhaps, and the vCPU at `base` is about to run it. */
   hot(base: number, op: number): void {
     const heat = this.memory.view.getUint16(op + L.OP_HEAT, true);
     const veryHot = heat === 0;
@@ -71,11 +89,12 @@ export class Jit {
     const mode = this.words[(base + state.CODE_MODE) >> 2];
     if (!block || (mode !== state.CODE_64 && mode !== state.CODE_32_FLAT)) return;
     const codeBase = this.memory.view.getBigInt64(base + state.CODE_BASE, true);
-    const graph = this.finder.find(block, { mode, vcpu: base, codeBase, x87Stack: this.x87Stack(base) }, veryHot);
+    const graph = this.finder.find(block, { mode, vcpu: base, codeBase, x87Stack: this.x87Stack(base) }, veryHot || this.policy.callees);
     // A region of one instruction would cost more to enter than it saves.
-    if (!graph || (graph.nodes.length === 1 && graph.nodes[0].instructions.length < 2)) this.rejected.add(op);
+    const least = this.policy.hotEntries > 1 ? 2 : 1;
+    if (!graph || (graph.nodes.length === 1 && graph.nodes[0].instructions.length < least)) this.rejected.add(op);
     else this.queue.set(op, { graph, replaces: veryHot });
-    if (this.queue.size >= BATCH) this.compileQueue();
+    if (this.queue.size >= this.policy.batch) this.compileQueue();
   }
 
   /** Compiles what is queued. */
@@ -114,7 +133,8 @@ export class Jit {
    * Compiles the one instruction of a block that `BlockCache.single` made at `op` and puts the code in place of its first handler. For
    * tests: what has been compiled for the same bytes at the same place, and the same x87 stack, is used again.
    */
-  compileSingle(base: number, op: number, linear: number, mode: RegionMode): void {
+  compileSingle(base: number, op: number, linear: number, mode: CodeMode): void {
+    if (mode !== state.CODE_64 && mode !== state.CODE_32_FLAT) return;
     const page = linear - ((linear - this.memory.ramBase) % PAGE);
     const offset = linear - page;
     const { decoder } = this.cache;

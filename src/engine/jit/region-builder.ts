@@ -63,6 +63,7 @@ export class RegionBuilder {
     // of floating point stays for the whole block.
     const outside = f.temporaryCount;
     let kept = outside;
+    if (node.block.secondStart !== 0) this.checkSecondPage(node);
     for (const instruction of node.instructions) {
       const before: Comparison | null = region.comparison;
       if (!this.instruction(index, instruction)) break;
@@ -71,6 +72,13 @@ export class RegionBuilder {
       f.release(kept, INTEGERS);
     }
     f.release(outside);
+  }
+
+  /** In front of an instruction that goes on in the next page: is that still the one it was decoded from? */
+  private checkSecondPage(node: RegionNode): void {
+    const { f, region } = this;
+    const [{ first }] = node.instructions;
+    f.if(f.call(region.imports.sameSecondPage, f.parameter(0), i32(first), region.codeBase).eqz(), () => region.interpret(first));
   }
 
   /** Builds an instruction. False where the node ends: by a jump, or because the interpreter goes on from there. */

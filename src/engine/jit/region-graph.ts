@@ -13,8 +13,6 @@ import * as L from '../layout.ts';
 const PAGE = 4096;
 const MAX_NODES = 64;
 const MAX_INSTRUCTIONS = 400;
-/** A block worth having in another's region was entered at least so often. */
-const WARM = 500;
 /** What is called comes in only as long as the region is no larger than this. */
 const MAX_INSTRUCTIONS_WITH_CALLEES = 300;
 /** Ways of a jump through a register or memory. */
@@ -92,8 +90,11 @@ export class RegionFinder {
   private readonly words: Int32Array;
   private readonly decoder: Decoder;
   private readonly crossing = new Uint8Array(2 * 16);
+  private readonly warmEntries: number;
 
-  constructor(memory: GuestMemory, cache: BlockCache) {
+  /** Blocks are worth having in another's region from `warmEntries` on. */
+  constructor(memory: GuestMemory, cache: BlockCache, warmEntries: number) {
+    this.warmEntries = warmEntries;
     this.memory = memory;
     this.cache = cache;
     this.words = new Int32Array(memory.memory.buffer);
@@ -172,7 +173,7 @@ export class RegionFinder {
   }
 
   private isWarm(block: Block): boolean {
-    return this.memory.view.getUint16(block.op + L.OP_HEAT, true) >= WARM;
+    return this.memory.view.getUint16(block.op + L.OP_HEAT, true) >= this.warmEntries;
   }
 
   /** The warm block at an offset from the page at `page`, which may be another page. */
@@ -188,6 +189,8 @@ export class RegionFinder {
     // What somebody watches is run operation by operation.
     if (block.mode !== context.mode >> 5 || this.cache.isWatched(block.start)) return undefined;
     const page = block.start - ((block.start - this.memory.ramBase) % PAGE);
+    // An instruction that goes on outside of RAM is none.
+    if (block.secondStart < 0) return undefined;
     const instructions: RegionInstruction[] = [];
     const end = block.start + block.bytes;
     for (let i = 0; i < block.operations; i++) {

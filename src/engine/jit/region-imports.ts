@@ -11,6 +11,8 @@ import { HANDLER } from '../interpreter-semantics.ts';
 
 export interface RegionImports {
   fillQuiet: FunctionReference;
+  /** (vcpu, op, codeBase): see memory-access.ts. */
+  sameSecondPage: FunctionReference;
   shared: ReadonlyMap<string, FunctionReference>;
   // The ways out, which are tail-called.
   /** (vcpu, rip): goes on at an address. */
@@ -25,10 +27,11 @@ export interface RegionImports {
 export function importForRegions(module: ModuleBuilder, { memory }: GuestMemory, interpreter: Interpreter): RegionImports {
   module.importMemory(memory);
   const fillQuiet = module.importFunction('fill_quiet', { parameters: ['i32', 'i64', 'i32', 'i32'], results: ['i32'] });
+  const sameSecondPage = module.importFunction('same_second_page', { parameters: ['i32', 'i32', 'i64'], results: ['i32'] });
   const shared = new Map(interpreter.shared.map(({ name, signature }) => [name, module.importFunction(name, signature)]));
   const goTo = module.importFunction('go_to', { parameters: ['i32', 'i64'], results: [] });
   const handler = (name: string): FunctionReference => module.importFunction(name, HANDLER);
-  return { fillQuiet, shared, goTo, interpret: handler('interpret'), follow: { taken: handler('follow_taken'), next: handler('follow_next') } };
+  return { fillQuiet, sameSecondPage, shared, goTo, interpret: handler('interpret'), follow: { taken: handler('follow_taken'), next: handler('follow_next') } };
 }
 
 /** The values of these imports. */

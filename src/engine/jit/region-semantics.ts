@@ -17,6 +17,10 @@ import type { RegionState } from './region-state.ts';
 import { QuickStack } from './region-x87.ts';
 import { Unsupported } from './unsupported.ts';
 
+const [ES, SS, DS, FS] = [0, 2, 3, 4];
+/** Segments that flat code finds to be all memory. */
+const isFlat = (segment: number): boolean => segment === ES || segment === SS || segment === DS;
+
 /** A general register, or its low part, or an MMX register in a local; `offset` is its place in the state. */
 class LocalRegister implements Operand {
   readonly kind = 'register';
@@ -166,14 +170,18 @@ class StackRegister implements Operand {
 /** A memory operand whose address is made of known parts. */
 class KnownMemory extends MemoryOperand {
   private readonly decoded: MemoryParts;
+  private readonly writes: boolean;
 
   constructor(x: RegionSemantics, bits: number, access: 'r' | 'w' | 'm', decoded: MemoryParts) {
     super(x, bits, access, 'simple');
     this.decoded = decoded;
+    this.writes = access !== 'r';
+    if (decoded.addressBits === 16) throw new Unsupported('16-bit address');
   }
 
   private sum(): Expression {
-    const { base, index, scale, displacement } = this.decoded;
+    const { base, index, scale, displacement, offset } = this.decoded;
+    if (offset !== undefined) return i64(offset);
     const x = this.x as RegionSemantics;
     let sum: Expression = i64(displacement);
     if (base === RIP_BASE) sum = x.region.codeBase.add(displacement);
@@ -188,17 +196,20 @@ class KnownMemory extends MemoryOperand {
   }
 
   override linear(displacement?: Expression): Expression {
-    const segment = this.decoded.segment >= 4 ? this.x.state64(state.SEGMENT + this.decoded.segment * state.SEGMENT_SIZE) : i64(0);
     if (displacement) {
       const offset = this.sum().add(displacement);
-      return this.x.f.let((this.decoded.addressBits === 32 ? offset.zeroExtend(32) : offset).add(segment));
+      return this.inSegment(this.decoded.addressBits === 32 ? offset.zeroExtend(32) : offset);
     }
-    this.cached ??= this.x.f.let(this.address().add(segment));
+    this.cached ??= this.inSegment(this.address());
     return this.cached;
+  }
+
+  private inSegment(offset: Expression): Expression {
+    return (this.x as RegionSemantics).inKnownSegment(this.decoded.segment, offset, this.bits / 8, this.writes);
   }
 }
 
-type MemoryParts = Pick<Decoded, 'base' | 'index' | 'scale' | 'displacement' | 'segment' | 'addressBits'>;
+type MemoryParts = Pick<Decoded, 'base' | 'index' | 'scale' | 'displacement' | 'segment' | 'addressBits'> & { offset?: bigint };
 
 /** How a block is left: by its branch, behind its last instruction where that may branch, or where it was cut. */
 export type Link = 'taken' | 'next' | 'through';
@@ -236,6 +247,7 @@ export class RegionSemantics extends InterpreterSemantics {
     const displacement = decoded.displacement + (base === RIP_BASE ? place.nextIp : 0) + (instruction.addressAfterPop && base === 4 ? operandBits / 8 : 0);
     this.parts = { base, index, scale, segment, addressBits, displacement };
     if (this.repeat !== 'none') throw new Unsupported('repeated');
+    if (encoding.vex && !this.longMode) throw new Unsupported('VEX');
   }
 
   override operand(specification: OperandSpecification, position: number, access: 'r' | 'w' | 'm', isRm: boolean, immediateIndex: number): Operand {
@@ -243,6 +255,7 @@ export class RegionSemantics extends InterpreterSemantics {
     const { code, size } = specification;
     const bits = sizeBits(size, this.operandBits);
     if (isRm && d.mod !== 3) return new KnownMemory(this, bits, access, this.parts);
+    if (code === 'O') return new KnownMemory(this, bits, access, { ...this.parts, offset: (BigInt(d.immediateHigh) << 32n) | BigInt(d.immediate >>> 0) });
     const general = (number: number): Operand => {
       if (bits > 64) throw new Unsupported(code);
       return bits === 8 && d.rex === 0 && number >= 4 && number < 8 ? new LocalRegister(region, number - 4, 8, true) : new LocalRegister(region, number, bits);
@@ -391,7 +404,24 @@ export class RegionSemantics extends InterpreterSemantics {
   }
 
   override dataSegmentBase(): Expression {
-    return this.decoded.segment >= 4 ? this.state64(state.SEGMENT + this.decoded.segment * state.SEGMENT_SIZE) : i64(0);
+    return this.decoded.segment >= FS ? this.state64(state.SEGMENT + this.decoded.segment * state.SEGMENT_SIZE) : i64(0);
+  }
+
+  override segmentAddress(segment: number | 'data', offset: Expression, bytes: Expression, access: 'read' | 'write'): Expression {
+    if (!this.longMode && segment === 'data' && !isFlat(this.decoded.segment)) throw new Unsupported('segment');
+    return super.segmentAddress(segment, offset, bytes, access);
+  }
+
+  /** Address of `bytes` bytes at an offset in a segment. In flat code FS, GS and CS have limits and rights, which the interpreter looks at closely. */
+  inKnownSegment(segment: number, offset: Expression, bytes: number, writes: boolean): Expression {
+    const { f } = this;
+    const slot = state.SEGMENT + segment * state.SEGMENT_SIZE;
+    if (this.longMode) return segment >= FS ? f.let(offset.add(this.state64(slot))) : offset;
+    if (isFlat(segment)) return offset;
+    const at = f.let(offset);
+    const refused = this.vcpu.load('i32.load', slot + state.SEGMENT_ACCESS).and(writes ? state.WRITABLE : state.READABLE).eqz();
+    f.if(at.add(bytes - 1).gtU(this.vcpu.load('i64.load32_u', slot + state.SEGMENT_LIMIT)).or(refused), () => this.interpret());
+    return f.let(at.add(this.state64(slot)).zeroExtend(32));
   }
 
   // --- Control flow -----------------------------------------------------------------------------------
