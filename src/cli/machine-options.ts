@@ -79,7 +79,10 @@ export function bootOption(boot?: BootMethod): Option {
 export type JitChoice = 'on' | 'off' | 'force';
 
 export const jitOption = (): Option =>
-  new Option('--jit <how>', 'on or off: compile hot code, which changes nothing but the time it takes; force: all code, at first sight')
+  new Option(
+    '--jit <how>',
+    'on or off: compile hot code, which changes nothing but the time it takes; force: all code, at first sight',
+  )
     .argParser(choice('--jit', ['on', 'off', 'force']))
     .default('on', 'on');
 

@@ -175,7 +175,7 @@ export class Engine implements Mmu {
     const { exports } = this.interpreter;
     const budgetWord = (base + state.BUDGET) >> 2;
     const { words } = this;
-    this.jit?.compileQueue();
+    this.jit?.sliceBegins();
     this.running = vcpu.index;
     this.setRetiredBase(vcpu, this.retiredBefore[vcpu.index] + budget);
     this.exitRequested = false;

@@ -32,15 +32,16 @@ export interface JitPolicy {
   hotEntries: number;
   /** Entries that make one worth having in another's region. */
   warmEntries: number;
-  /** Regions to a module. */
+  /** Regions to a module, and slices that less than these wait. */
   batch: number;
+  slices: number;
   /** Callees come into regions at once. */
   callees: boolean;
 }
 
-export const JIT_POLICY: JitPolicy = { hotEntries: 8192, warmEntries: 500, batch: 8, callees: false };
+export const JIT_POLICY: JitPolicy = { hotEntries: 8192, warmEntries: 500, batch: 8, slices: 32, callees: false };
 /** Every block is compiled at first sight. */
-export const JIT_FORCED: JitPolicy = { hotEntries: 1, warmEntries: 0, batch: 1, callees: true };
+export const JIT_FORCED: JitPolicy = { hotEntries: 1, warmEntries: 0, batch: 1, slices: 1, callees: true };
 
 interface Region {
   /** First operations of the blocks it is entered at, and of all its blocks. */
@@ -65,6 +66,7 @@ export class Jit {
   private readonly rejected = new Set<number>();
   private readonly free: number[] = [];
   private readonly singles = new Map<string, (() => void) | null>();
+  private slicesWaited = 0;
   private nextIndex: number;
 
   constructor(memory: GuestMemory, cache: BlockCache, interpreter: Interpreter, policy = JIT_POLICY, clock?: JitClock) {
@@ -97,9 +99,14 @@ export class Jit {
     if (this.queue.size >= this.policy.batch) this.compileQueue();
   }
 
+  /** A slice begins: what is queued waits for company, but not for ever. */
+  sliceBegins(): void {
+    if (this.queue.size && ++this.slicesWaited >= this.policy.slices) this.compileQueue();
+  }
+
   /** Compiles what is queued. */
-  compileQueue(): void {
-    if (!this.queue.size) return;
+  private compileQueue(): void {
+    this.slicesWaited = 0;
     const { statistics } = this;
     const start = statistics.now();
     const module = new ModuleBuilder();
