@@ -39,7 +39,7 @@ export interface JitPolicy {
   callees: boolean;
 }
 
-export const JIT_POLICY: JitPolicy = { hotEntries: 8192, warmEntries: 500, batch: 8, slices: 32, callees: false };
+export const JIT_POLICY: JitPolicy = { hotEntries: 8192, warmEntries: 500, batch: 8, slices: 4, callees: false };
 /** Every block is compiled at first sight. */
 export const JIT_FORCED: JitPolicy = { hotEntries: 1, warmEntries: 0, batch: 1, slices: 1, callees: true };
 
