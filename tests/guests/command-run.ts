@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'vitest';
-import { COMPLAINTS } from './transcript.ts';
+import { COMPLAINTS, TIMESTAMP } from './transcript.ts';
 
 const MAIN = join(import.meta.dirname, '..', '..', 'dist', 'cli', 'main.js');
 /** Scripts that guests find at /tests. */
@@ -59,7 +59,7 @@ export class PackageGuest {
     const { status, stdout, stderr } = await exitless(['boot', '--initrd', this.initrd, '--append', append, ...options]);
     const lines = stdout.replace(/\r/g, '').split('\n');
     expect(lines.filter((line) => COMPLAINTS.test(line)), stdout.slice(-4000) + stderr).toEqual([]);
-    return { status, lines };
+    return { status, lines: lines.filter((line) => !TIMESTAMP.test(line)) };
   }
 
   remove(): void {

@@ -57,7 +57,8 @@ export const COMPLAINTS = /WARNING:|BUG:|Oops|unchecked MSR|Call Trace|general p
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: escape sequences begin with one
 const ESCAPE_SEQUENCES = /\x1b\[[\d;?]*[A-Za-z]/g;
-const TIMESTAMP = /^\[ *\d+\.\d+\] /;
+/** What the kernel's messages begin with. */
+export const TIMESTAMP = /^\[ *\d+\.\d+\] /;
 
 /** What changes from one update to the next: versions, sizes of the kernel and of what we load, and the time that has passed. */
 const normalised = (line: string): string =>
