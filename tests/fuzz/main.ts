@@ -1,5 +1,6 @@
 /**
- * `npm run fuzz -- --mode long --count 10000000 --seed 1`: random instruction streams in one mode, or `all`. Prints what it finds, writes
+ * `npm run fuzz -- --mode long --count 10000000 --seed 1`: random instruction streams in one mode, accesses to
+ * `devices`, kernel `images`, or `all` of it. Prints what it finds, writes
  * each kind of finding, made small, to tests/fuzz/corpus with `--save`, and exits with 1 where there was any.
  */
 
@@ -7,8 +8,8 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { kindOf } from './streams.ts';
-import { MODES, type ModeName } from './stream-world.ts';
-import type { Job, Report } from './worker.ts';
+import { MODES } from './stream-world.ts';
+import type { Job, Report, Target } from './worker.ts';
 
 const CORPUS = 'tests/fuzz/corpus';
 /** A stream that takes so much of the host's CPU has hung. */
@@ -36,8 +37,9 @@ const number = (name: 'count' | 'seed' | 'from' | 'compare-every' | 'minutes'): 
   const value = Number(values[name]);
   return Number.isNaN(value) || value < 0 ? fail(`--${name} takes a number, not "${values[name]}"`) : value;
 };
-const modes = values.mode === 'all' ? MODES : MODES.filter((mode) => mode === values.mode);
-if (!modes.length) fail(`--mode is all, ${MODES.join(', ')}; not "${values.mode}"`);
+const TARGETS: readonly Target[] = [...MODES, 'devices', 'images'];
+const targets = values.mode === 'all' ? TARGETS : TARGETS.filter((target) => target === values.mode);
+if (!targets.length) fail(`--mode is all, ${TARGETS.join(', ')}; not "${values.mode}"`);
 if (values.execution !== 'steps' && values.execution !== 'jit') fail(`--execution is steps or jit, not "${values.execution}"`);
 
 function cpuMilliseconds(): number {
@@ -45,8 +47,8 @@ function cpuMilliseconds(): number {
   return (user + system) / 1000;
 }
 
-/** Runs streams of a mode in a worker, again and again where one hangs. Gives how many findings there were. */
-async function fuzz(mode: ModeName): Promise<number> {
+/** Runs a target in a worker, again and again where one hangs. Gives how many findings there were. */
+async function fuzz(target: Target): Promise<number> {
   const seed = number('seed');
   const from = number('from');
   const to = from + number('count');
@@ -59,15 +61,15 @@ async function fuzz(mode: ModeName): Promise<number> {
     const count = (counts.get(kind) ?? 0) + 1;
     counts.set(kind, count);
     if (count > 1) return;
-    console.log(`${mode}, seed ${seed}, stream ${index}: ${text}`);
+    console.log(`${target}, seed ${seed}, stream ${index}: ${text}`);
     if (!values.save || !stored) return;
     mkdirSync(CORPUS, { recursive: true });
-    writeFileSync(`${CORPUS}/${mode}-${seed}-${index}.json`, `${JSON.stringify(stored, undefined, 1)}\n`);
+    writeFileSync(`${CORPUS}/${target}-${seed}-${index}.json`, `${JSON.stringify(stored, undefined, 1)}\n`);
   };
   let next = from;
   let summary = '';
   while (next < to) {
-    const job: Job = { mode, seed, from: next, to, execution: values.execution as Job['execution'], compareEvery: number('compare-every'), progress };
+    const job: Job = { target, seed, from: next, to, execution: values.execution as Job['execution'], compareEvery: number('compare-every'), progress };
     progress[0] = next;
     const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData: job });
     next = await new Promise<number>((resolve, reject) => {
@@ -95,12 +97,12 @@ async function fuzz(mode: ModeName): Promise<number> {
   }
   const count = Math.abs(next) - from;
   const seconds = (performance.now() - started) / 1000;
-  console.log(`${mode}: ${count} streams, seed ${seed}, from ${from}, ${seconds.toFixed(0)} s, ${(count / seconds).toFixed(0)}/s; ${summary}`);
+  console.log(`${target}: ${count} streams, seed ${seed}, from ${from}, ${seconds.toFixed(0)} s, ${(count / seconds).toFixed(0)}/s; ${summary}`);
   for (const [kind, times] of counts) console.log(`  ${times} × ${kind}`);
   return counts.size;
 }
 
 let findings = 0;
-for (const mode of modes) findings += await fuzz(mode);
+for (const target of targets) findings += await fuzz(target);
 console.log(findings === 0 ? 'nothing found' : `${findings} kinds of findings`);
 process.exitCode = findings === 0 ? 0 : 1;

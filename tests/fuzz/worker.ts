@@ -1,12 +1,17 @@
 /** Fuzzes in a thread of its own, so that what hangs can be seen from outside and ended. */
 
 import { parentPort, workerData } from 'node:worker_threads';
+import { DeviceFuzzer } from './devices.ts';
+import { ImageFuzzer } from './images.ts';
 import type { Execution } from './stream-runner.ts';
 import { kindOf, StreamFuzzer } from './streams.ts';
 import type { ModeName } from './stream-world.ts';
 
+/** A mode's instruction streams, accesses to devices, or kernel images. */
+export type Target = ModeName | 'devices' | 'images';
+
 export interface Job {
-  mode: ModeName;
+  target: Target;
   seed: number;
   from: number;
   to: number;
@@ -18,13 +23,14 @@ export interface Job {
 }
 
 export type Report =
-  | { kind: 'finding'; index: number; text: string; stored: object }
+  | { kind: 'finding'; index: number; text: string; stored: object | undefined }
   | { kind: 'again'; index: number; text: string }
   | { kind: 'done'; ends: Record<string, number>; instructions: number; exceptions: number; slowest: number };
 
 const job = workerData as Job;
 const report = (message: Report): void => parentPort?.postMessage(message);
-const fuzzer = new StreamFuzzer(job.mode, job.seed, job.execution);
+const streams = job.target === 'devices' || job.target === 'images' ? undefined : new StreamFuzzer(job.target, job.seed, job.execution);
+const fuzzer = streams ?? (job.target === 'devices' ? new DeviceFuzzer(job.seed) : new ImageFuzzer(job.seed));
 const known = new Set<string>();
 for (let index = job.from; index < job.to; index++) {
   Atomics.store(job.progress, 0, index);
@@ -32,7 +38,7 @@ for (let index = job.from; index < job.to; index++) {
   if (!finding) continue;
   const kind = kindOf(finding.text);
   if (known.has(kind)) report({ kind: 'again', ...finding });
-  else report({ kind: 'finding', ...finding, stored: fuzzer.minimise(index) });
+  else report({ kind: 'finding', ...finding, stored: streams?.minimise(index) });
   known.add(kind);
 }
 report({ kind: 'done', ends: fuzzer.ends, instructions: fuzzer.instructions, exceptions: fuzzer.exceptions, slowest: fuzzer.slowest });
