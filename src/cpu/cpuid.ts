@@ -13,6 +13,8 @@ export interface CpuidResult { eax: number; ebx: number; ecx: number; edx: numbe
 export interface CpuidEnvironment {
   vcpuCount: number;
   apicId: number;
+  /** Its local APIC is on, by the MSR of its base. */
+  apicEnabled: boolean;
   /** x2APIC and TSC-deadline offered. */
   x2apic: boolean;
   tscDeadline: boolean;
@@ -23,6 +25,7 @@ export interface CpuidEnvironment {
 
 const bits = (...numbers: number[]): number => numbers.reduce((all, bit) => (all | (1 << bit)) >>> 0, 0);
 const HT = bits(28);
+const APIC = bits(9);
 const OSXSAVE = bits(27);
 const X2APIC = bits(21);
 const TSC_DEADLINE = bits(24);
@@ -54,8 +57,9 @@ export function cpuid(vcpu: Vcpu, leaf: number, subleaf: number, environment: Cp
     case 1: {
       const osxsave = vcpu.get64(state.CR4) & Cr4.osxsave ? OSXSAVE : 0;
       const ecx = featureBits(model, '1.ecx') | osxsave | (environment.x2apic ? X2APIC : 0) | (environment.tscDeadline ? TSC_DEADLINE : 0) | (environment.hypervisorPresent ? HYPERVISOR : 0);
+      const edx = featureBits(model, '1.edx') & (environment.apicEnabled ? -1 : ~APIC);
       const count = vcpuCount > 1 ? 1 << log2ceil(vcpuCount) : 1;
-      return { eax: signature(model), ebx: ((apicId & 0xff) << 24) | (Math.min(count, 255) << 16) | (8 << 8), ecx, edx: featureBits(model, '1.edx') | (vcpuCount > 1 ? HT : 0) };
+      return { eax: signature(model), ebx: ((apicId & 0xff) << 24) | (Math.min(count, 255) << 16) | (8 << 8), ecx, edx: edx | (vcpuCount > 1 ? HT : 0) };
     }
     case 7:
       if (subleaf !== 0) return ZERO;
@@ -75,7 +79,7 @@ export function cpuid(vcpu: Vcpu, leaf: number, subleaf: number, environment: Cp
       return { eax: 0x8000_0008, ebx: text(model.vendor, 0), edx: text(model.vendor, 4), ecx: text(model.vendor, 8) };
     case 0x8000_0001: {
       const repeated = featureBits(model, '1.edx') & REPEATED & ~SEP;
-      return { eax: signature(model), ebx: 0, ecx: featureBits(model, '80000001.ecx') | (vcpuCount > 1 ? CMP_LEGACY : 0), edx: repeated | featureBits(model, '80000001.edx') };
+      return { eax: signature(model), ebx: 0, ecx: featureBits(model, '80000001.ecx') | (vcpuCount > 1 ? CMP_LEGACY : 0), edx: (environment.apicEnabled ? repeated : repeated & ~APIC) | featureBits(model, '80000001.edx') };
     }
     case 0x8000_0002:
     case 0x8000_0003:

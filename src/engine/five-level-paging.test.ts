@@ -82,6 +82,8 @@ describe('an address of 57 bits', () => {
     expect(read(NOT_CANONICAL)).toMatchObject({ vector: GP, errorCode: 0 });
     expect(read(-NOT_CANONICAL)).toMatchObject({ vector: PF });
     expect(read(NOT_CANONICAL - 8n)).toMatchObject({ vector: PF });
+    // What ends beyond the last one, too, before any page is looked at: so do real processors.
+    expect(read(NOT_CANONICAL - 4n)).toMatchObject({ vector: GP, errorCode: 0 });
   });
 
   it('on the stack raises #SS where it is not', () => {

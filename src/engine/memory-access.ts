@@ -383,6 +383,13 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     return linear;
   };
 
+  /** Of an access that begins in one page and ends in the next: that address comes before any page. */
+  const lastIsCanonical = (f: FunctionBuilder, vcpu: Expression, last: Expression): void =>
+    f.if(isCanonical(last, vcpu.load('i64.load', state.CANONICAL_SHIFT)).eqz(), () => {
+      f.store('i64.store', vcpu, last, state.ARGUMENT + 24);
+      f.call(imports.nonCanonical, vcpu);
+    });
+
   /** (vcpu, op, address, bytes, modify): the bytes, from one page or two or MMIO, into BOUNCE. 1 where a fault was delivered instead. */
   const readSlow = module.function('read_slow', { parameters: ['i32', 'i32', 'i64', 'i32', 'i32'], results: ['i32'] });
   {
@@ -397,6 +404,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.if(
       bytes.gtU(inPage),
       () => {
+        lastIsCanonical(f, vcpu, address.add(bytes.extendU()).sub(1));
         const first = f.call(fill, vcpu, address, access);
         const second = f.call(fill, vcpu, address.or(0xfff).add(1), access);
         f.store('i64.store', bounce, -1);
@@ -434,6 +442,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.if(
       bytes.gtU(inPage),
       () => {
+        lastIsCanonical(f, vcpu, address.add(bytes.extendU()).sub(1));
         const first = f.call(fill, vcpu, address, access);
         const second = f.call(fill, vcpu, address.or(0xfff).add(1), access);
         f.if(first.ne(MMIO), () => put(first, bounce, inPage));

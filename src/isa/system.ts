@@ -89,11 +89,16 @@ function requireDescriptors(x: Semantics): void {
 const fullWidth = (x: Semantics): 64 | 32 => (x.longMode ? 64 : 32);
 const general = (x: Semantics, operand: Operand): Expression => (fullWidth(x) === 64 ? operand.unsigned() : operand.unsigned().zeroExtend(32));
 
+/** CR0, CR2, CR3, CR4 and CR8, by bits: the others are no registers, whoever asks. */
+const CONTROL_REGISTERS = 0x11d;
+const requireControlRegister = (x: Semantics, number: Expression): void => x.f.if(i32(CONTROL_REGISTERS).shrU(number).and(1).eqz(), () => x.raise(UNDEFINED_OPCODE));
+
 for (const [name, letter, read, write] of [
   ['cr', 'C', '20', '22'],
   ['dr', 'D', '21', '23'],
 ] as const) {
   instruction('MOV', `0F ${read} Rq ${letter}q ; anymod`, { access: 'wr', modal: true }, (x, target, register) => {
+    if (name === 'cr') requireControlRegister(x, register.number());
     x.requirePrivilege();
     const number = x.f.let(register.number());
     const value = x.f.local('i64');
@@ -111,6 +116,7 @@ for (const [name, letter, read, write] of [
     target.write(x.f.let(x.f.get(value)));
   });
   instruction('MOV', `0F ${write} ${letter}q Rq ; anymod`, { access: 'wr', ends: 'block', modal: true }, (x, register, value) => {
+    if (name === 'cr') requireControlRegister(x, register.number());
     x.requirePrivilege();
     const number = x.f.let(register.number());
     x.setArgument(0, general(x, value));

@@ -544,6 +544,7 @@ export class Machine {
             x2apic: this.x2apic,
             tscDeadline: true,
             hypervisorPresent: this.kvmFeatures.present,
+            apicEnabled: cpuOf(vcpu).apic.mode !== 'disabled',
             hypervisorLeaf: (wanted) => kvmCpuid(this.kvmFeatures, wanted),
           }),
         ),

@@ -253,7 +253,7 @@ export class StreamRunner {
       vcpu.activity = Activity.halted;
       this.engine.requestExit(vcpu.base);
     };
-    const parts = { vcpuCount: 2, apicId: 0, x2apic: true, tscDeadline: true, hypervisorPresent: true, hypervisorLeaf: () => undefined };
+    const parts = { apicEnabled: true, vcpuCount: 2, apicId: 0, x2apic: true, tscDeadline: true, hypervisorPresent: true, hypervisorLeaf: () => undefined };
     return {
       model,
       portRead: (_vcpu, port, bytes) => this.answer(port) >>> (32 - 8 * bytes),

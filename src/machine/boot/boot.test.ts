@@ -230,6 +230,7 @@ describe('what cannot be booted is said in one line', () => {
     ],
     ['an ELF file with another Xen note', { kernel: elf({ note: { type: 1, entry: 1 } }) }, 'has no PVH entry point'],
     ['an ELF file cut inside its header', { kernel: elf().subarray(0, 40) }, 'its ELF header is cut off'],
+    ['an ELF file cut where a 32-bit header would end', { kernel: elf().subarray(0, 56) }, 'its ELF header is cut off'],
     ['an ELF file cut inside its program headers', { kernel: elf().subarray(0, 100) }, 'its ELF program headers are cut off'],
     ['an ELF file cut inside a segment', { kernel: elf().subarray(0, -2) }, 'an ELF segment lies outside of its file'],
     ['a 32-bit ELF file', { kernel: Buffer.from(elf()).fill(1, 4, 5) }, 'for another machine'],

@@ -33,10 +33,9 @@ const EM_386 = 3;
 const EM_X86_64 = 62;
 const PT_LOAD = 1;
 const PT_NOTE = 4;
-const FILE_HEADER_SIZE = 52;
 /** Offsets in the file header (program headers' table, their number and size) and in a program header. */
-const LAYOUT_64 = { tableOffset: 32, entrySize: 54, count: 56, headerSize: 56, fileOffset: 8, physical: 24, fileBytes: 32, memoryBytes: 40 } as const;
-const LAYOUT_32 = { tableOffset: 28, entrySize: 42, count: 44, headerSize: 32, fileOffset: 4, physical: 12, fileBytes: 16, memoryBytes: 20 } as const;
+const LAYOUT_64 = { fileHeader: 64, tableOffset: 32, entrySize: 54, count: 56, headerSize: 56, fileOffset: 8, physical: 24, fileBytes: 32, memoryBytes: 40 } as const;
+const LAYOUT_32 = { fileHeader: 52, tableOffset: 28, entrySize: 42, count: 44, headerSize: 32, fileOffset: 4, physical: 12, fileBytes: 16, memoryBytes: 20 } as const;
 
 const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
@@ -47,7 +46,10 @@ export function isElf(bytes: Uint8Array): boolean {
 /** Reads the program headers. Throws a BootError where the file is corrupt or for another machine: 64-bit x86, or with `any` 32-bit too. */
 export function parseElf(bytes: Uint8Array, wanted: '64-bit' | 'any' = '64-bit'): ElfImage {
   if (!isElf(bytes)) throw new BootError('the kernel is not an ELF file');
-  if (bytes.length < FILE_HEADER_SIZE) throw new BootError('the kernel is truncated: its ELF header is cut off');
+  const cutOff = (): never => {
+    throw new BootError('the kernel is truncated: its ELF header is cut off');
+  };
+  if (bytes.length < LAYOUT_32.fileHeader) cutOff();
   const view = viewOf(bytes);
   const type = view.getUint16(16, true);
   const machine = view.getUint16(18, true);
@@ -58,6 +60,7 @@ export function parseElf(bytes: Uint8Array, wanted: '64-bit' | 'any' = '64-bit')
   }
   if (type !== ET_EXEC && type !== ET_DYN) throw new BootError('the kernel is an ELF file, but not an executable');
   const layout = wide ? LAYOUT_64 : LAYOUT_32;
+  if (bytes.length < layout.fileHeader) cutOff();
   const word = (offset: number): number => (wide ? Number(view.getBigUint64(offset, true)) : view.getUint32(offset, true));
   const tableOffset = word(layout.tableOffset);
   const count = view.getUint16(layout.count, true);
