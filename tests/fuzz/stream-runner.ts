@@ -182,7 +182,8 @@ export class StreamRunner {
     const expected = lma && csLong ? 64 : csBig && cr0 & 1 && !virtual ? 32 : 16;
     if ((codeMode === state.CODE_32_FLAT ? 32 : codeMode) !== expected) return `code runs as ${codeMode} instead of ${expected} bits`;
     if (word(state.CANONICAL_SHIFT) !== (cr4 & 0x1000 ? 7 : 16)) return `addresses have ${64 - word(state.CANONICAL_SHIFT)} bits with CR4 ${hex(cr4)}`;
-    if (expected === 64 ? !vcpu.isCanonical(vcpu.rip) : word(state.RIP + 4) !== 0) return `RIP is ${hex(word(state.RIP + 4))}${hex(word(state.RIP))} in ${expected}-bit code`;
+    // SYSRET goes to wherever RCX points, as with AMD: the next fetch faults.
+    if (expected === 64 ? !vcpu.isCanonical(vcpu.rip) && vcpu.rip !== vcpu.get64(state.RCX) : word(state.RIP + 4) !== 0) return `RIP is ${hex(word(state.RIP + 4))}${hex(word(state.RIP))} in ${expected}-bit code`;
     if (word(state.MXCSR) & ~0xffff) return `MXCSR holds ${hex(word(state.MXCSR))}`;
     if (word(state.FTW) & ~0xff) return `FTW holds ${hex(word(state.FTW))}`;
     const checked = cpl === 3 ? ((flags >> 18) & (cr0 >> 18) & 1 ? L.CHECKED_CONTEXT : 0) : 1 + ((flags >> 18) & (cr4 >> 21) & 1);
