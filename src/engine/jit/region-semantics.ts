@@ -265,6 +265,7 @@ export class RegionSemantics extends InterpreterSemantics {
       case 'E': case 'R': return general(d.rm);
       case 'G': return general(d.reg);
       case 'Z': return general(d.opcodeRegister);
+      case 'B': return general(d.vvvv);
       case 'W': case 'U': return new LocalVector(region, d.rm, bits);
       case 'V': return new LocalVector(region, d.reg, bits);
       case 'XMM0': return new LocalVector(region, 0, 128);
