@@ -11,7 +11,7 @@ import { runLockstep } from './lockstep.ts';
 const LOOP: GuestProgram = {
   main: (a) => a.mov(rcx, 500_000).mov(rbx, 0).label('again').add(rbx, rcx).mov(rax, rbx).dec(rcx).jnz('again'),
 };
-const machine = (jit: boolean) => (): Machine => new MachineBench(LOOP, { jit, vcpus: 2 }).machine;
+const machine = (jit: boolean | 'force') => (): Machine => new MachineBench(LOOP, { jit, vcpus: 2 }).machine;
 
 /** A machine that goes wrong once `instructions` have been retired. */
 function tampered(instructions: number, tamper: (machine: Machine) => void) {
@@ -32,8 +32,8 @@ function tampered(instructions: number, tamper: (machine: Machine) => void) {
 }
 
 describe('two machines in lockstep', () => {
-  it('are the same run, interpreted and compiled', () => {
-    const result = runLockstep({ left: machine(false), right: machine(true), every: 10_000, memoryEvery: 10 });
+  it.each([true, 'force'] as const)('are the same run, interpreted and compiled: %s', (jit) => {
+    const result = runLockstep({ left: machine(false), right: machine(jit), every: 10_000, memoryEvery: 10 });
     expect(result.difference).toBeUndefined();
     expect(result).toMatchObject({ end: expect.stringMatching(/^debug-exit/) });
     expect(result.instructions).toBeGreaterThan(2_000_000);

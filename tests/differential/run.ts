@@ -28,7 +28,7 @@ const busybox = readInput(files.busybox, 'busybox');
 const load = Number(values.load);
 const initrd = buildInitramfs({ init: load ? WORKLOAD_INIT : SHELL_INIT, busybox });
 const kernel = readInput(files.vmlinuz, 'kernel');
-const JIT: Record<string, MachineOptions['jit']> = { on: true, off: false };
+const JIT: Record<string, MachineOptions['jit']> = { on: true, off: false, force: 'force' };
 
 function machine(jit: string): () => Machine {
   if (!(jit in JIT)) {
