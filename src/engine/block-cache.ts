@@ -261,6 +261,12 @@ export class BlockCache {
     return this.decoder.result;
   }
 
+  /** Whether an operation stands for bytes that are no instruction: #UD, or #GP where they are too many. */
+  isUndefined(op: number): boolean {
+    const handler = this.memory.view.getUint16(op + L.OP_INTERPRETED, true);
+    return handler === this.interpreter.microOp.undefined || handler === this.interpreter.microOp['too-long'];
+  }
+
   private valid(d: Decoded): boolean {
     // Segment registers 6 and 7 do not exist, and CS (1) is not loaded by MOV.
     const { segment } = this.planOf(d.form);

@@ -17,6 +17,11 @@ describe.each(MODES)('streams in mode %s', (mode) => {
     for (const [file, one] of stored) if (one.mode === mode) expect(fuzzer.outcome(restore(one), true), file).toBeUndefined();
   });
 
+  it('of the corpus, compiled', () => {
+    const compiled = new StreamFuzzer(mode, 7, 'jit');
+    for (const [file, one] of stored) if (one.mode === mode && file.endsWith('jit.json')) expect(compiled.outcome(restore(one), true), file).toBeUndefined();
+  });
+
   it('drawn at random leave a state that a processor can be in, the same by blocks and by single steps', () => {
     for (let index = 0; index < STREAMS; index++) expect(fuzzer.run(index, true)).toBeUndefined();
     // They have got somewhere.

@@ -66,7 +66,7 @@ export class StreamRunner {
     this.memory = new GuestMemory({ ramBytes: world.RAM_BYTES, arenaBytes: this.layout.arenaBytes });
     this.words = new Int32Array(this.memory.memory.buffer);
     this.execution = execution;
-    this.engine = new Engine(this.memory, this.layout, this.environment(), execution === 'jit');
+    this.engine = new Engine(this.memory, this.layout, this.environment(), execution === 'jit' ? 'force' : false);
     this.vcpu = this.engine.vcpus[0];
     this.image = world.imageOf(mode);
     const pages = (bytes: Uint8Array, base: number): Uint8Array[] => Array.from({ length: world.RAM_BYTES / world.PAGE }, (_, i) => bytes.subarray(base + i * world.PAGE, base + (i + 1) * world.PAGE));

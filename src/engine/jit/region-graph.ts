@@ -210,6 +210,8 @@ export class RegionFinder {
       ending: { kind: 'other', targets: [], returnPoint: -1 }, targetBlocks: new Map(), candidates: [], returnBlock: undefined,
     };
     const last = instructions[instructions.length - 1].offset;
+    // Bytes that are no instruction end a block, too.
+    if (this.cache.isUndefined(instructions[instructions.length - 1].operation)) return undefined;
     const decoded = this.decode(node, last, context.mode);
     if (!decoded.length) return undefined;
     node.ending = endingOf(decoded, last);
