@@ -294,7 +294,7 @@ export class StreamRunner {
 
 /** What a program could see of a vCPU: from, to, name. */
 const COMPARED: readonly [number, number, string][] = [
-  [state.GPR, state.GPR + 128, 'GPR'], [state.XMM, state.MXCSR + 4, 'XMM'], [state.FPR, state.FDS + 4, 'x87'], [state.CPL, state.CPL + 4, 'CPL'],
+  [state.GPR, state.GPR + 128, 'GPR'], [state.XMM, state.MXCSR + 4, 'XMM'], [state.FPR, state.FOP, 'x87'], [state.FIP, state.FDS + 4, 'x87 pointers'], [state.CPL, state.CPL + 4, 'CPL'],
   [state.GDTR_BASE, state.GDTR_LIMIT + 4, 'GDTR'], [state.IDTR_BASE, state.IDTR_LIMIT + 4, 'IDTR'], [state.CR0, state.TSC_OFFSET, 'CR'], [state.XCR0, state.BOUNCE, 'XCR0'],
   ...Array.from({ length: 8 }, (_, i): [number, number, string] => [state.SEGMENT + i * state.SEGMENT_SIZE, state.SEGMENT + i * state.SEGMENT_SIZE + state.SEGMENT_ACCESS, `segment ${i}`]),
 ]; // biome-ignore format: a table
