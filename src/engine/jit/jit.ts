@@ -4,8 +4,8 @@
  * and check the budget where it does, so a run is the same with and without them.
  *
  * Policy: of a block that is hot the region is found at once, while it is known where addresses lead; regions are compiled some at a
- * time, in one module. After 65,536 entries, when the counter has come round, the region is made anew, with what it calls inside. A region
- * goes when any of its blocks becomes stale. There may be REGION_CAPACITY of them; then all decoded code is dropped.
+ * time, in one module. After 65,536 entries, when the counter has come round, the region is made anew, once, with what it calls inside. A
+ * region goes when any of its blocks becomes stale. There may be REGION_CAPACITY of them; then all decoded code is dropped.
  */
 
 import * as state from '../../cpu/state.ts';
@@ -48,6 +48,8 @@ interface Region {
   entries: number[];
   blocks: number[];
   tableIndex: number;
+  /** What it calls is inside: it is not made anew any more. */
+  hasCallees: boolean;
 }
 
 export class Jit {
@@ -59,7 +61,7 @@ export class Jit {
   private readonly finder: RegionFinder;
   private readonly policy: JitPolicy;
   /** Regions to compile, by the operation of the hot block. */
-  private readonly queue = new Map<number, { graph: RegionGraph; replaces: boolean }>();
+  private readonly queue = new Map<number, { graph: RegionGraph; replaces: boolean; withCallees: boolean }>();
   /** Regions by the operation of each entry, and by that of each block. */
   private readonly regions = new Map<number, Region>();
   private readonly byBlock = new Map<number, Region[]>();
@@ -86,16 +88,18 @@ export class Jit {
     const heat = this.memory.view.getUint16(op + L.OP_HEAT, true);
     const veryHot = heat === 0;
     if (veryHot) this.memory.view.setUint16(op + L.OP_HEAT, COUNTED, true);
-    if ((this.regions.has(op) && !veryHot) || this.rejected.has(op) || this.queue.has(op)) return;
+    const region = this.regions.get(op);
+    if ((region && (!veryHot || region.hasCallees)) || this.rejected.has(op) || this.queue.has(op)) return;
     const block = this.cache.blockOf(op);
     const mode = this.words[(base + state.CODE_MODE) >> 2];
     if (!block || (mode !== state.CODE_64 && mode !== state.CODE_32_FLAT)) return;
     const codeBase = this.memory.view.getBigInt64(base + state.CODE_BASE, true);
-    const graph = this.finder.find(block, { mode, vcpu: base, codeBase, x87Stack: this.x87Stack(base) }, veryHot || this.policy.callees);
+    const withCallees = veryHot || this.policy.callees;
+    const graph = this.finder.find(block, { mode, vcpu: base, codeBase, x87Stack: this.x87Stack(base) }, withCallees);
     // A region of one instruction would cost more to enter than it saves.
     const least = this.policy.hotEntries > 1 ? 2 : 1;
     if (!graph || (graph.nodes.length === 1 && graph.nodes[0].instructions.length < least)) this.rejected.add(op);
-    else this.queue.set(op, { graph, replaces: veryHot });
+    else this.queue.set(op, { graph, replaces: veryHot, withCallees });
     if (this.queue.size >= this.policy.batch) this.compileQueue();
   }
 
@@ -113,7 +117,7 @@ export class Jit {
     const imports = importForRegions(module, this.memory, this.interpreter);
     const built: Region[] = [];
     const records: Omit<RegionRecord, 'module'>[] = [];
-    for (const [op, { graph, replaces }] of this.queue) {
+    for (const [op, { graph, replaces, withCallees }] of this.queue) {
       // Another's return point may have become an entry of a region meanwhile.
       if (this.regions.has(op) && !replaces) continue;
       const name = `r${built.length}`;
@@ -124,7 +128,7 @@ export class Jit {
       }
       if (statistics.isCounting) records.push(this.recordOf(graph, builder, name));
       const entries = graph.entries.map((i) => graph.nodes[i].block.op).filter((entry) => entry === op || !this.regions.has(entry));
-      built.push({ entries, blocks: graph.nodes.map(({ block }) => block.op), tableIndex: 0 });
+      built.push({ entries, blocks: graph.nodes.map(({ block }) => block.op), tableIndex: 0, hasCallees: withCallees });
     }
     this.queue.clear();
     if (!built.length) return;
