@@ -149,4 +149,16 @@ describe.each<[string, BenchOptions]>([
     bench.engine.flushPage(vcpu.base, CODE + BigInt(PAGE));
     expect(turns()).toBe(3n * BigInt(TURNS));
   });
+
+  it('code that is entered again and again is compiled twice at the most', () => {
+    bench.reset();
+    const code = bench.frame();
+    bench.map(CODE, code);
+    // Regions leave CPUID to the interpreter, so each turn enters anew.
+    bench.code(code, (a) => a.mov(r15, 6 * TURNS).label('turn').add(edi, 3).cpuid().dec(r15).jnz('turn').hlt());
+    const regions = bench.engine.jit?.statistics.regions ?? 0;
+    bench.start({ rip: CODE });
+    while (bench.vcpu.activity === Activity.running) bench.engine.run(bench.vcpu, 10_000);
+    expect((bench.engine.jit?.statistics.regions ?? 0) - regions).toBeLessThanOrEqual(2 * 3);
+  });
 });
