@@ -61,7 +61,7 @@ export class Jit {
   private readonly finder: RegionFinder;
   private readonly policy: JitPolicy;
   /** Regions to compile, by the operation of the hot block. */
-  private readonly queue = new Map<number, { graph: RegionGraph; replaces: boolean; withCallees: boolean }>();
+  private readonly queue = new Map<number, { graph: RegionGraph; withCallees: boolean }>();
   /** Regions by the operation of each entry, and by that of each block. */
   private readonly regions = new Map<number, Region>();
   private readonly byBlock = new Map<number, Region[]>();
@@ -88,19 +88,24 @@ export class Jit {
     const heat = this.memory.view.getUint16(op + L.OP_HEAT, true);
     const veryHot = heat === 0;
     if (veryHot) this.memory.view.setUint16(op + L.OP_HEAT, COUNTED, true);
-    const region = this.regions.get(op);
-    if ((region && (!veryHot || region.hasCallees)) || this.rejected.has(op) || this.queue.has(op)) return;
+    const withCallees = veryHot || this.policy.callees;
+    if (!this.isWorthMaking(op, withCallees) || this.rejected.has(op) || this.queue.has(op)) return;
     const block = this.cache.blockOf(op);
     const mode = this.words[(base + state.CODE_MODE) >> 2];
     if (!block || (mode !== state.CODE_64 && mode !== state.CODE_32_FLAT)) return;
     const codeBase = this.memory.view.getBigInt64(base + state.CODE_BASE, true);
-    const withCallees = veryHot || this.policy.callees;
     const graph = this.finder.find(block, { mode, vcpu: base, codeBase, x87Stack: this.x87Stack(base) }, withCallees);
     // A region of one instruction would cost more to enter than it saves.
     const least = this.policy.hotEntries > 1 ? 2 : 1;
     if (!graph || (graph.nodes.length === 1 && graph.nodes[0].instructions.length < least)) this.rejected.add(op);
-    else this.queue.set(op, { graph, replaces: veryHot, withCallees });
+    else this.queue.set(op, { graph, withCallees });
     if (this.queue.size >= this.policy.batch) this.compileQueue();
+  }
+
+  /** No region is entered at `op`, or one that lacks what it calls where that is wanted. */
+  private isWorthMaking(op: number, withCallees: boolean): boolean {
+    const region = this.regions.get(op);
+    return !region || (withCallees && !region.hasCallees);
   }
 
   /** A slice begins: what is queued waits for company, but not for ever. */
@@ -117,9 +122,9 @@ export class Jit {
     const imports = importForRegions(module, this.memory, this.interpreter);
     const built: Region[] = [];
     const records: Omit<RegionRecord, 'module'>[] = [];
-    for (const [op, { graph, replaces, withCallees }] of this.queue) {
+    for (const [op, { graph, withCallees }] of this.queue) {
       // Another's return point may have become an entry of a region meanwhile.
-      if (this.regions.has(op) && !replaces) continue;
+      if (!this.isWorthMaking(op, withCallees)) continue;
       const name = `r${built.length}`;
       const builder = this.build(module, imports, graph, name);
       if (!builder) {
