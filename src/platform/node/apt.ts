@@ -118,8 +118,10 @@ export class Apt {
 export interface FetchPurpose {
   /** As in "cannot fetch …". */
   what: string;
-  /** What to do instead. */
+  /** What to do where apt fails. */
   advice: string;
+  /** What to do where the cache fails, if there is another way. */
+  instead?: string;
 }
 
 /** Runs `fetch`, and where it fails once more with fresh package lists, which later calls go on with. */
@@ -131,7 +133,7 @@ type FetchAttempt = <Fetched>(architecture: GuestArchitecture, fetch: (apt: Apt)
  */
 export async function withApt<Result>(
   { cacheFolder = DEFAULT_CACHE_FOLDER, run = runCommand, onProgress }: DebianPackagesOptions,
-  { what, advice }: FetchPurpose,
+  { what, advice, instead }: FetchPurpose,
   body: (attempt: FetchAttempt) => Promise<Result>,
 ): Promise<Result> {
   let workFolder: string;
@@ -139,9 +141,8 @@ export async function withApt<Result>(
     await mkdir(cacheFolder, { recursive: true });
     workFolder = await mkdtemp(join(cacheFolder, '.work-'));
   } catch (error) {
-    throw new UserError(`cannot write to the cache folder ${cacheFolder} (${fileErrorReason(error)}): ${advice}`, {
-      cause: error,
-    });
+    const problem = `cannot write to the cache folder ${cacheFolder} (${fileErrorReason(error)})`;
+    throw new UserError(`${problem}: ${instead ?? `fetch ${what} once as a user who may`}`, { cause: error });
   }
   const apts = new Map<GuestArchitecture, Apt>();
   try {

@@ -142,7 +142,7 @@ export async function debianPackages(
   const cached = await Promise.all(requests.map((request) => readEntry(request, options)));
   if (cached.every((found) => found !== undefined)) return cached;
   const purpose: FetchPurpose = requests.some(({ standsFor }) => standsFor)
-    ? { what: "Debian's kernel", advice: WHAT_TO_PASS }
+    ? { what: "Debian's kernel", advice: WHAT_TO_PASS, instead: WHAT_TO_PASS }
     : { what: requests.map(({ name }) => name).join(', '), advice: 'see that apt has network' };
   return withApt(options, purpose, async (attempt) => {
     const packages: DebianPackage[] = [];

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -29,6 +29,15 @@ describe('a tree of packages', () => {
   it('says in one line that there is no apt', async () => {
     await expect(debianTree(['hello'], { cacheFolder, run: noApt })).rejects.toThrow(
       new UserError('there is no apt here to fetch hello with: name packages of Debian, and see that apt has network'),
+    );
+  });
+
+  it('says in one line that the cache cannot be written', async () => {
+    const file = join(folder, 'file');
+    writeFileSync(file, '');
+    const reason = 'a part of its path is not a directory): fetch hello once as a user who may';
+    await expect(debianTree(['hello'], { cacheFolder: join(file, 'cache'), run: noApt })).rejects.toThrow(
+      new UserError(`cannot write to the cache folder ${file}/cache (${reason}`),
     );
   });
 
@@ -102,5 +111,10 @@ describe.skipIf(dpkgMissing)('a tree of packages, built here', () => {
     const deb = readdirSync(debs).find((name) => name.startsWith('hello_')) ?? '';
     writeFileSync(join(debs, deb), 'damaged');
     await expect(debianTree(['hello'], { cacheFolder, run: noApt })).rejects.toThrow(/hello_.*is damaged: remove it/);
+    rmSync(join(debs, deb));
+    mkdirSync(join(debs, deb));
+    await expect(debianTree(['hello'], { cacheFolder, run: noApt })).rejects.toThrow(
+      new UserError(`cannot read the cached package ${join(debs, deb)}: it is a directory`),
+    );
   });
 });

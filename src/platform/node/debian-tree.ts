@@ -19,6 +19,7 @@ import {
   readDeb,
   withApt,
 } from './apt.ts';
+import { fileErrorReason } from './files.ts';
 import { dependencyClosure, type IndexRecord } from './package-index.ts';
 
 export interface DebianTreeOptions extends DebianPackagesOptions {
@@ -84,7 +85,7 @@ export async function debianTree(names: readonly string[], options: DebianTreeOp
     return attempt(architecture, async (apt) => {
       const records = dependencyClosure(names, await apt.plan(names));
       const chosen: Plan = records.map(({ name, version, sha256 }) => ({ name, version, sha256 }));
-      onProgress?.(`fetching ${names.join(', ')} and what they need: ${chosen.length} packages`);
+      onProgress?.(`fetching ${names.join(', ')} with all dependencies: ${chosen.length} packages`);
       await fetchDebs(apt, chosen, debFolder, records);
       await placeFile(apt.workFolder, planPath, `${JSON.stringify(chosen, undefined, 2)}\n`);
       return chosen;
@@ -98,9 +99,10 @@ export async function debianTree(names: readonly string[], options: DebianTreeOp
 
 /** The tar archive in a cached .deb. A cache is on a disk for a long time: the checksum is looked at each time. */
 async function verifiedDeb(path: string, { name, sha256 }: Plan[number]): Promise<Uint8Array> {
-  const actual = createHash('sha256')
-    .update(await readFile(path))
-    .digest('hex');
+  const deb = await readFile(path).catch((error: unknown) => {
+    throw new UserError(`cannot read the cached package ${path}: ${fileErrorReason(error)}`, { cause: error });
+  });
+  const actual = createHash('sha256').update(deb).digest('hex');
   if (actual !== sha256)
     throw new UserError(`the cached package ${path} is damaged: remove it, and ${name} will be fetched again`);
   try {
