@@ -240,6 +240,18 @@ export class Engine implements Mmu {
     }
   }
 
+  /** Where single steps run compiled code: the instruction at RIP will be one of them, and is compiled together with others. */
+  prepareStep(vcpu: Vcpu): void {
+    const page = this.pageOfRip(vcpu);
+    try {
+      const linear = this.fetch(vcpu, vcpu.rip);
+      const op = this.cache.single(linear, this.codeMode(vcpu), () => this.nextPage(vcpu, page));
+      this.jit?.prepareSingle(vcpu.base, op, linear, this.codeMode(vcpu));
+    } catch (error) {
+      if (error !== FAULT) throw error;
+    }
+  }
+
   /** INT n and its like, at RIP behind it; `restart` is its own. */
   softwareInterrupt(vcpu: Vcpu, vector: number, kind: EventKind, restart: bigint): void {
     this.interrupted = true;

@@ -10,9 +10,10 @@ import * as state from '../../src/cpu/state.ts';
 import { Cr0, Cr4, Efer, type Vcpu, Vector } from '../../src/cpu/vcpu.ts';
 import { Engine } from '../../src/engine/engine.ts';
 import type { Environment } from '../../src/engine/environment.ts';
+import type { JitClock, JitReport } from '../../src/engine/jit/jit-statistics.ts';
 import { layOut } from '../../src/engine/layout.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
-import { MEMORY_SIZE, SELECTORS, WINDOWS, Word } from './machine-state.ts';
+import { CODE, MEMORY_SIZE, SELECTORS, WINDOWS, Word } from './machine-state.ts';
 import type { ConformanceTarget } from './replay.ts';
 import type { Outcome, Vector as ConformanceVector } from './vector-file.ts';
 
@@ -89,14 +90,27 @@ export class EngineTarget implements ConformanceTarget {
     fault: undefined, registers: new BigUint64Array(Word.count), memory: new Uint8Array(MEMORY_SIZE),
   };
 
-  /** `compiled`: every instruction is compiled as a region of its own first. */
-  constructor(compiled = false) {
+  /** `compiled`: every instruction is compiled as a region of its own first. `jitClock` makes it count what its code does. */
+  constructor(compiled = false, jitClock?: JitClock) {
     const layout = layOut(1, RAM_BYTES, OPERATION_BYTES);
     this.memory = new GuestMemory({ ramBytes: RAM_BYTES, arenaBytes: layout.arenaBytes });
-    this.engine = new Engine(this.memory, layout, NOTHING, compiled);
+    this.engine = new Engine(this.memory, layout, NOTHING, compiled, jitClock);
     this.engine.compilesSteps = compiled;
     this.vcpu = this.engine.vcpus[0];
     enterUserMode(this.vcpu, mapWindows(this.memory));
+  }
+
+  /** What compiled code has done of all that was run: only of a target that counts. */
+  get jitReport(): JitReport | undefined {
+    return this.engine.jit?.statistics.report(0, 0);
+  }
+
+  /** Where instructions are compiled: this one, together with others. */
+  prepare({ input }: ConformanceVector): void {
+    if (!this.engine.compilesSteps) return;
+    this.memory.slice(IMAGE + CODE.offset, CODE.size).set(input.memory.subarray(CODE.offset, CODE.offset + CODE.size));
+    this.load(input.registers);
+    this.engine.prepareStep(this.vcpu);
   }
 
   run({ input }: ConformanceVector): Outcome {

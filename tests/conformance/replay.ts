@@ -14,8 +14,13 @@ import { decodeVectors, type Fault, type Outcome, type Vector } from './vector-f
  */
 export interface ConformanceTarget {
   name: string;
+  /** A vector that will be run soon, for a target that compiles many at once. */
+  prepare?(vector: Vector): void;
   run(vector: Vector): Outcome;
 }
+
+/** Vectors that a target prepares before it runs them. */
+const PREPARED_TOGETHER = 512;
 
 export interface ComparisonPolicy {
   /** The six sticky exception flags of MXCSR: compared, or left out together with the vectors that end in #XM. */
@@ -202,14 +207,35 @@ export interface ReplaySummary {
   failing: Map<string, number>;
 }
 
+/** The vectors of a file that a policy holds a target to, for each whether it does. A target prepares them some at a time. */
+function* chosen(file: Uint8Array, target: ConformanceTarget, { mxcsrFlags, accepts }: ComparisonPolicy): Generator<{ vector: Vector; accepted: boolean }, void> {
+  // What is prepared is decoded twice: vectors share their arrays.
+  const ahead = target.prepare && decodeVectors(file);
+  const verdicts: boolean[] = [];
+  const judge = (vector: Vector): boolean => !(mxcsrFlags === 'ignore' && vector.expected.fault?.vector === SIMD_EXCEPTION) && accepts?.(vector) !== false;
+  let next = 0;
+  for (const vector of decodeVectors(file)) {
+    if (ahead && next === verdicts.length) {
+      verdicts.length = next = 0;
+      while (verdicts.length < PREPARED_TOGETHER) {
+        const { value: coming } = ahead.next();
+        if (!coming) break;
+        const accepted = judge(coming);
+        verdicts.push(accepted);
+        if (accepted) target.prepare?.(coming);
+      }
+    }
+    yield { vector, accepted: ahead ? verdicts[next++] : judge(vector) };
+  }
+}
+
 /** Replays a file. Describes the first mismatch of each form, up to `limit` of them. */
 export function replay(file: Uint8Array, target: ConformanceTarget, policy: ComparisonPolicy = EXACT, limit = 20): ReplaySummary {
   const summary: ReplaySummary = {
     vectors: 0, skipped: 0, forms: new Set(), mismatchCount: 0, mismatches: [], failing: new Map(),
   };
-  for (const vector of decodeVectors(file)) {
-    const hidden = policy.mxcsrFlags === 'ignore' && vector.expected.fault?.vector === SIMD_EXCEPTION;
-    if (hidden || policy.accepts?.(vector) === false) {
+  for (const { vector, accepted } of chosen(file, target, policy)) {
+    if (!accepted) {
       summary.skipped++;
       continue;
     }

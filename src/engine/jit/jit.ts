@@ -21,8 +21,8 @@ import { RegionBuilder } from './region-builder.ts';
 import { RegionFinder, type RegionGraph } from './region-graph.ts';
 import { importForRegions, type RegionImports, regionEnvironment } from './region-imports.ts';
 import { usedRegisters } from './region-x87.ts';
+import { SingleInstructions } from './single-instructions.ts';
 
-const PAGE = 4096;
 /** Where counting a block's entries goes on when the counter has come round. */
 const COUNTED = 0x8000;
 
@@ -67,7 +67,7 @@ export class Jit {
   private readonly byBlock = new Map<number, Region[]>();
   private readonly rejected = new Set<number>();
   private readonly free: number[] = [];
-  private readonly singles = new Map<string, (() => void) | null>();
+  private readonly singles: SingleInstructions;
   private slicesWaited = 0;
   private nextIndex: number;
 
@@ -80,6 +80,10 @@ export class Jit {
     this.words = new Int32Array(memory.memory.buffer);
     this.finder = new RegionFinder(memory, cache, policy.warmEntries);
     this.nextIndex = interpreter.handlerCount;
+    this.singles = new SingleInstructions(memory, cache, interpreter, {
+      add: (module, imports, graph, name) => this.build(module, imports, graph, name) !== undefined,
+      instantiate: (module) => this.instantiate(module.bytes()),
+    });
     cache.onStale = (block) => this.blockWentStale(block);
   }
 
@@ -145,30 +149,14 @@ export class Jit {
     for (const [i, region] of built.entries()) this.install(region, instance.exports[`r${i}`] as () => void);
   }
 
-  /**
-   * Compiles the one instruction of a block that `BlockCache.single` made at `op` and puts the code in place of its first handler. For
-   * tests: what has been compiled for the same bytes at the same place, and the same x87 stack, is used again.
-   */
+  /** For tests: the instruction at `linear`, whose operations `BlockCache.single` made at `op`, is compiled when one that is to run has to be. */
+  prepareSingle(base: number, op: number, linear: number, mode: CodeMode): void {
+    this.singles.prepare(op, linear, mode, this.x87Stack(base));
+  }
+
+  /** Puts that instruction's code in place of its first handler. */
   compileSingle(base: number, op: number, linear: number, mode: CodeMode): void {
-    if (mode !== state.CODE_64 && mode !== state.CODE_32_FLAT) return;
-    const page = linear - ((linear - this.memory.ramBase) % PAGE);
-    const offset = linear - page;
-    const { decoder } = this.cache;
-    if (decoder.decode(this.memory.bytes, linear, PAGE - offset, mode === state.CODE_64 ? 64 : 32) !== 'ok') return;
-    const { length } = decoder.result;
-    const x87Stack = this.x87Stack(base);
-    const key = `${mode} ${op} ${offset} ${x87Stack} ${this.memory.bytes.subarray(linear, linear + length).join()}`;
-    let f = this.singles.get(key);
-    if (f === undefined) {
-      const module = new ModuleBuilder();
-      const imports = importForRegions(module, this.memory, this.interpreter);
-      const block: Block = { op, operations: this.cache.singleOperations, start: linear, bytes: length, secondStart: 0, secondBytes: 0, mode: mode >> 5 };
-      const last = op + (block.operations - 1) * L.OP_SIZE;
-      const node = { block, page, offset, codeBase: 0n, instructions: [{ offset, first: op, operation: op }], last, direct: new Map(), dynamic: [], successors: [] };
-      const built = this.build(module, imports, { mode, nodes: [node], entries: [0], x87Stack }, 'single');
-      f = built ? (this.instantiate(module.bytes()).exports.single as () => void) : null;
-      this.singles.set(key, f);
-    }
+    const f = this.singles.find(op, linear, mode, this.x87Stack(base));
     if (!f) return;
     this.interpreter.exports.table.set(this.nextIndex, f);
     this.memory.view.setUint16(op + L.OP_HANDLER, this.nextIndex, true);
