@@ -71,7 +71,8 @@ function enterRealMode(vcpu: Vcpu, vector: number): void {
   vcpu.set64(state.RSP, stack.pointer);
   vcpu.rflags = vcpu.rflags & ~(Flag.interrupt | Flag.trap | Flag.alignment | Flag.resume);
   const selector = pointer >>> 16;
-  setSegment(vcpu, CS, selector, { ...segmentAt(vcpu, CS), base: BigInt(selector) << 4n });
+  const { limit, attributes } = segmentAt(vcpu, CS);
+  setSegment(vcpu, CS, selector, { base: BigInt(selector) << 4n, limit, attributes });
   vcpu.rip = BigInt(pointer & 0xffff);
 }
 

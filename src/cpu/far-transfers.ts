@@ -35,7 +35,11 @@ function checkOffset(vcpu: Vcpu, d: Segment, offset: bigint): void {
 }
 
 /** CS as real mode loads it: base and selector change; limit and attributes stay, as "unreal" mode left them. */
-const realCodeSegment = (vcpu: Vcpu, selector: number): Segment => (vcpu.virtual8086 ? virtual8086Segment(selector) : { ...segmentAt(vcpu, CS), base: BigInt(selector) << 4n });
+function realCodeSegment(vcpu: Vcpu, selector: number): Segment {
+  if (vcpu.virtual8086) return virtual8086Segment(selector);
+  const { limit, attributes } = segmentAt(vcpu, CS);
+  return { base: BigInt(selector) << 4n, limit, attributes };
+}
 
 const isReal = (vcpu: Vcpu): boolean => !vcpu.protectedMode || vcpu.virtual8086;
 

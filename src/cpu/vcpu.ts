@@ -26,6 +26,9 @@ export const Cr4 = {
 } as const; // biome-ignore format: a table
 export const Efer = { sce: 1n, lme: 1n << 8n, lma: 1n << 10n, nxe: 1n << 11n } as const;
 
+/** What is asked for most, as numbers. */
+const [LMA, PE, VM, VME, IF] = [Efer.lma, Cr0.pe, Flag.virtual8086, Cr4.vme, Flag.interrupt].map(Number);
+
 export const Activity = { running: 0, halted: 1, waitForSipi: 2, shutdown: 3 } as const;
 export type ActivityName = keyof typeof Activity;
 
@@ -90,17 +93,17 @@ export class Vcpu {
   get cpl(): number { return this.get32(state.CPL); }
   get activity(): number { return this.get32(state.ACTIVITY); }
   set activity(value: number) { this.set32(state.ACTIVITY, value); }
-  get longMode(): boolean { return (this.get64(state.EFER) & Efer.lma) !== 0n; }
+  get longMode(): boolean { return (this.get32(state.EFER) & LMA) !== 0; }
   /** 64-bit code, as against compatibility mode. */
   get code64(): boolean { return this.longMode && (this.get32(state.CS + state.SEGMENT_ATTRIBUTES) & (1 << 21)) !== 0; }
-  get protectedMode(): boolean { return (this.get64(state.CR0) & Cr0.pe) !== 0n; }
-  get virtual8086(): boolean { return (this.get64(state.RFLAGS) & Flag.virtual8086) !== 0n; }
-  get virtualModeExtensions(): boolean { return (this.get64(state.CR4) & Cr4.vme) !== 0n; }
+  get protectedMode(): boolean { return (this.get32(state.CR0) & PE) !== 0; }
+  get virtual8086(): boolean { return (this.get32(state.RFLAGS) & VM) !== 0; }
+  get virtualModeExtensions(): boolean { return (this.get32(state.CR4) & VME) !== 0; }
   /** Whether an address is canonical, as code and data addresses have to be now. */
   isCanonical(address: bigint): boolean { return signExtends(address, this.get32(state.CANONICAL_SHIFT)); }
   /** The same of bases and of addresses in MSRs, which goes by the width that the processor has, whatever paging is in use. */
   isCanonicalBase(address: bigint): boolean { return signExtends(address, this.get32(state.BASE_CANONICAL_SHIFT)); }
-  get interruptsEnabled(): boolean { return (this.get32(state.RFLAGS) & Number(Flag.interrupt)) !== 0; }
+  get interruptsEnabled(): boolean { return (this.get32(state.RFLAGS) & IF) !== 0; }
 
   get rflags(): bigint {
     const sign = this.get64(state.FLAG_SIGN);
@@ -138,6 +141,7 @@ export class Vcpu {
       if (linear < 0) return (1n << BigInt(8 * bytes)) - 1n;
       if (bytes === 8) return this.view.getBigUint64(linear, true);
       if (bytes === 4) return BigInt(this.view.getUint32(linear, true));
+      if (bytes === 2) return BigInt(this.view.getUint16(linear, true));
       for (let i = bytes - 1; i >= 0; i--) value = (value << 8n) | BigInt(this.memory.bytes[linear + i]);
       return value;
     }
@@ -157,14 +161,26 @@ export class Vcpu {
     const first = Math.min(bytes, inPage);
     const linear = this.linear(address, access | Access.write);
     const second = first < bytes ? this.linear(address + BigInt(first), access | Access.write) : MMIO;
+    if (linear >= 0) {
+      this.store(linear, first, value);
+      this.mmu.written(linear, first);
+    }
+    if (second >= 0) {
+      this.store(second, bytes - first, value >> BigInt(8 * first));
+      this.mmu.written(second, bytes - first);
+    }
+  }
+
+  private store(linear: number, bytes: number, value: bigint): void {
+    const { view } = this;
+    if (bytes === 8) return view.setBigUint64(linear, value, true);
+    if (bytes === 4) return view.setUint32(linear, Number(value & 0xffff_ffffn), true);
+    if (bytes === 2) return view.setUint16(linear, Number(value & 0xffffn), true);
     let rest = value;
     for (let i = 0; i < bytes; i++) {
-      const at = i < first ? linear + i : second + i - first;
-      if ((i < first ? linear : second) >= 0) this.memory.bytes[at] = Number(rest & 0xffn);
+      view.setUint8(linear + i, Number(rest & 0xffn));
       rest >>= 8n;
     }
-    if (linear >= 0) this.mmu.written(linear, first);
-    if (second >= 0) this.mmu.written(second, bytes - first);
   }
 
   /** True where the access would not fault. */

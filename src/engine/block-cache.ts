@@ -354,7 +354,7 @@ export class BlockCache {
       this.set(op, L.OP_IMMEDIATE + 4, d.addressBits === 64 ? -1 : 0);
     }
     let immediates = 0;
-    const { places } = plan;
+    const { places, sources } = plan;
     const bits = plan.bits[d.operandBits >> 5];
     for (let i = 0; i < places.length; i++) {
       const field = L.OP_REGISTER + 4 * i;
@@ -362,52 +362,40 @@ export class BlockCache {
         if (!memory) this.set(op, field, registerSlot(places[i], d.rm, bits[i], d.rex));
         continue;
       }
-      const { code, size } = encoding.operands[i];
-      switch (code) {
-        case 'I': case 'sI':
+      switch (sources[i]) {
+        case Source.immediate:
           if (immediates++) this.set(op, field, d.immediate2);
           else {
+            const far = encoding.operands[i].size === 'p';
             this.set(op, L.OP_IMMEDIATE, d.immediate);
-            this.set(op, L.OP_IMMEDIATE + 4, size === 'p' ? 0 : d.immediateHigh);
-            if (size === 'p') this.set(op, L.OP_REGISTER + 12, d.immediate2);
+            this.set(op, L.OP_IMMEDIATE + 4, far ? 0 : d.immediateHigh);
+            if (far) this.set(op, L.OP_REGISTER + 12, d.immediate2);
           }
           break;
-        case 'J': {
+        case Source.target: {
           const target = nextIp + d.immediate;
           this.set(op, L.OP_IMMEDIATE, target);
           this.set(op, L.OP_IMMEDIATE + 4, target >> 31);
           this.set(op, L.OP_LINK, target >= 0 && target < PAGE && d.operandBits !== 16 ? L.LINK_UNKNOWN : L.LINK_OTHER_PAGE);
           break;
         }
-        case 'G': case 'V': case 'P':
+        case Source.reg:
           this.set(op, field, registerSlot(places[i], d.reg, bits[i], d.rex));
           break;
-        case 'B':
+        case Source.vvvv:
           this.set(op, field, registerSlot(places[i], d.vvvv, bits[i], d.rex));
           break;
-        case 'Z':
+        case Source.opcode:
           this.set(op, field, registerSlot(places[i], d.opcodeRegister, bits[i], d.rex));
           break;
-        case 'S':
+        case Source.segment:
           this.set(op, field, d.reg & 7);
           break;
-        case 'C': case 'D':
-          this.set(op, field, d.reg);
-          break;
-        case 'i':
+        case Source.stackIndex:
           this.set(op, field, d.opcodeRegister & 7);
           break;
-        case 'AX': case 'eAX':
-          this.set(op, field, state.RAX);
-          break;
-        case 'DX': case 'eDX':
-          this.set(op, field, state.RDX);
-          break;
-        case 'AH':
-          this.set(op, field, state.RAX + 1);
-          break;
-        case 'XMM0':
-          this.set(op, field, state.XMM);
+        case Source.fixed:
+          this.set(op, field, FIXED_REGISTERS[encoding.operands[i].code]);
           break;
       }
     }
@@ -527,8 +515,9 @@ interface Plan {
   isAddress: boolean;
   usesStack: boolean;
   isX87: boolean;
-  /** By operand: where its register lies. */
+  /** By operand: where its register lies, and what says which it is. */
   places: Place[];
+  sources: Source[];
   /** Sizes of the operands in bits, by operand size (16, 32, 64). */
   bits: number[][];
 }
@@ -536,6 +525,18 @@ interface Plan {
 /** General registers, XMM, MMX; or a register that is no slot of the state but a number. */
 const Place = { general: 0, vector: 1, mmx: 2, number: 3 } as const;
 type Place = (typeof Place)[keyof typeof Place];
+
+/** Where an operand that is not ModRM's memory-or-register one comes from. */
+const Source = { none: 0, immediate: 1, target: 2, reg: 3, vvvv: 4, opcode: 5, segment: 6, stackIndex: 7, fixed: 8 } as const;
+type Source = (typeof Source)[keyof typeof Source];
+const SOURCES: Readonly<Record<string, Source>> = {
+  I: Source.immediate, sI: Source.immediate, J: Source.target, G: Source.reg, V: Source.reg, P: Source.reg, C: Source.reg, D: Source.reg,
+  B: Source.vvvv, Z: Source.opcode, S: Source.segment, i: Source.stackIndex,
+}; // biome-ignore format: a table
+/** Registers that an opcode implies, by operand code. */
+const FIXED_REGISTERS: Readonly<Record<string, number>> = {
+  AX: state.RAX, eAX: state.RAX, AH: state.RAX + 1, DX: state.RDX, eDX: state.RDX, XMM0: state.XMM,
+}; // biome-ignore format: a table
 
 function makePlan({ instruction, encoding, rmPosition }: Form): Plan {
   const { operands } = encoding;
@@ -547,6 +548,7 @@ function makePlan({ instruction, encoding, rmPosition }: Form): Plan {
     usesStack: STACK_USERS.has(instruction.mnemonic),
     isX87: encoding.map === 0 && (encoding.opcode & 0xf8) === 0xd8,
     places: operands.map(({ code }) => (CR_OR_DR.has(code) ? Place.number : 'VWU'.includes(code) ? Place.vector : 'PQN'.includes(code) ? Place.mmx : Place.general)),
+    sources: operands.map(({ code }) => SOURCES[code] ?? (code in FIXED_REGISTERS ? Source.fixed : Source.none)),
     bits: ([16, 32, 64] as const).map((operandBits) => operands.map(({ size }) => sizeBits(size, operandBits))),
   };
 }

@@ -783,26 +783,33 @@ export class Engine implements Mmu {
 
   /** Takes the right to write past the slow path from every TLB entry of the page at `linear`. */
   private protectCodePage(linear: number): void {
-    const { words } = this;
     const number = (linear - this.memory.ramBase) >>> 12;
     const page = number * PAGE + this.memory.ramBase;
     const writer = this.memory.bytes[this.layout.pageWriters + number];
     if (writer === 0) return;
     this.memory.bytes[this.layout.pageWriters + number] = 0;
     const vcpus = writer === L.MANY_WRITERS ? this.vcpus : [this.vcpus[writer - 1]];
-    for (const { base } of vcpus) {
-      const end = base + L.JUMP_CACHE;
-      for (let context = L.contextBase(base, 0, 0); context < end; context += L.CONTEXT_SIZE) {
-        for (let half = 0; half < 2; half++) {
-          for (let groups = words[((context + L.CONTEXT_FILLED) >> 2) + half]; groups !== 0; groups &= groups - 1) {
-            const start = this.groupStart(context, half, groups);
-            for (let i = start; i < start + GROUP_WORDS; i += L.TLB_ENTRY_SIZE / 4) {
-              // Tags are page-aligned; an invalid one is -1.
-              if (words[i + 2] !== -1 && (words[i + 2] + words[i + 4]) >>> 0 === page) {
-                words[i + 2] = -1;
-                words[i + 3] = -1;
-              }
-            }
+    for (const { base, index } of vcpus) {
+      const { pcids, current } = this.spaces[index];
+      for (let slot = 0; slot < L.CONTEXT_SLOTS; slot++) {
+        // A slot that holds no address space is emptied before it gets one.
+        if (slot !== current && pcids[slot] < 0) continue;
+        for (let kind = 0; kind < L.CONTEXT_KINDS; kind++) this.protectIn(L.contextBase(base, slot, kind), page);
+      }
+    }
+  }
+
+  /** Of one translation context. */
+  private protectIn(context: number, page: number): void {
+    const { words } = this;
+    for (let half = 0; half < 2; half++) {
+      for (let groups = words[((context + L.CONTEXT_FILLED) >> 2) + half]; groups !== 0; groups &= groups - 1) {
+        const start = this.groupStart(context, half, groups);
+        for (let i = start; i < start + GROUP_WORDS; i += L.TLB_ENTRY_SIZE / 4) {
+          // Tags are page-aligned; an invalid one is -1.
+          if (words[i + 2] !== -1 && (words[i + 2] + words[i + 4]) >>> 0 === page) {
+            words[i + 2] = -1;
+            words[i + 3] = -1;
           }
         }
       }

@@ -32,7 +32,7 @@ export function createHelpers(engine: Engine, environment: Environment): Helpers
   /** I/O is allowed by IOPL, or port by port by the TSS's bit map. SDM 1 19.5. */
   const checkPort = (vcpu: Vcpu, port: number, bytes: number): void => {
     if (!vcpu.protectedMode) return;
-    const iopl = Number((vcpu.get64(state.RFLAGS) & Flag.ioPrivilege) >> 12n);
+    const iopl = (vcpu.get32(state.RFLAGS) >> 12) & 3;
     if (vcpu.cpl <= iopl && !vcpu.virtual8086) return;
     const limit = vcpu.get32(state.TR + state.SEGMENT_LIMIT);
     const tss = vcpu.get64(state.TR + state.SEGMENT_BASE);

@@ -310,7 +310,7 @@ export class InterpreterSemantics implements Semantics {
   protected readonly unaligned: boolean;
   protected readonly targets: HandlerTargets;
 
-  constructor(f: FunctionBuilder, targets: HandlerTargets, instruction: Pick<Instruction, 'mnemonic' | 'unaligned'>, variant: Variant, op?: Expression) {
+  constructor(f: FunctionBuilder, targets: HandlerTargets, instruction: Pick<Instruction, 'mnemonic'> & Partial<Pick<Instruction, 'unaligned'>>, variant: Variant, op?: Expression) {
     this.f = f;
     this.targets = targets;
     this.mnemonic = instruction.mnemonic;

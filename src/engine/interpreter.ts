@@ -114,6 +114,13 @@ function modesOf(form: Form): CodeMode[] {
   return instruction.displaced ? [state.CODE_64, state.CODE_32] : [state.CODE_64];
 }
 
+/** For 16, 32, 64-bit and flat 32-bit code, which mode's handlers a form's instructions have there. */
+function handlerModesOf(form: Form): CodeMode[] {
+  const modes = modesOf(form);
+  const shared = modes.includes(state.CODE_64) ? state.CODE_64 : state.CODE_32;
+  return ([state.CODE_32, state.CODE_32, state.CODE_64, state.CODE_32_FLAT] as const).map((wanted) => (modes.includes(wanted) ? wanted : shared));
+}
+
 /** Number of handlers that `form` needs, one by one. */
 function* variantsOf(form: Form): Generator<Variant> {
   const { instruction, encoding } = form;
@@ -378,13 +385,11 @@ export function createInterpreter(memory: GuestMemory, layout: L.Layout, imports
   for (const [name, f] of Object.entries(helpers)) env[`helper_${name}`] = f;
   const instance = new WebAssembly.Instance(module, { env } as WebAssembly.Imports);
 
-  const modesByForm: CodeMode[][] = [];
+  const handlerModes: (readonly CodeMode[])[] = [];
   const handlerOf = (d: Decoded, codeBits: CodeMode, rm: RmKind): number => {
     const { instruction, encoding } = d.form;
-    modesByForm[d.form.id] ??= modesOf(d.form);
-    const modes = modesByForm[d.form.id];
-    const wanted = codeBits === state.CODE_16 ? state.CODE_32 : codeBits;
-    const mode = modes.includes(wanted) ? wanted : modes.includes(state.CODE_64) ? state.CODE_64 : state.CODE_32;
+    handlerModes[d.form.id] ??= handlerModesOf(d.form);
+    const mode = handlerModes[d.form.id][codeBits >> 5];
     const handler = index[
       variantIndex(d.form, encoding.sized ? d.operandBits : 32, rm, mode, instruction.repeat ? d.repeat : 'none', instruction.addressed ? d.addressBits : 64)
     ];

@@ -33,7 +33,15 @@ export interface Attributes {
   unaligned?: boolean;
 }
 
-export interface Instruction extends Attributes {
+type AllAttributes = { [name in keyof Required<Attributes>]: Attributes[name] | undefined };
+
+/** What makes instructions objects of one shape, whichever attributes they have: the decoder asks for them. */
+const NO_ATTRIBUTES: AllAttributes = {
+  access: undefined, lock: undefined, repeat: undefined, ends: undefined, hot: undefined, modal: undefined, addressed: undefined,
+  addressAfterPop: undefined, displaced: undefined, feature: undefined, unaligned: undefined,
+}; // biome-ignore format: a list
+
+export interface Instruction extends AllAttributes {
   id: number;
   mnemonic: string;
   encodings: Encoding[];
@@ -44,12 +52,13 @@ export const instructions: Instruction[] = [];
 
 /** Defines an instruction. Throws on a malformed encoding. */
 export function instruction(mnemonic: string, encodings: string | string[], attributes: Attributes, semantics: SemanticsFunction): Instruction {
-  const defined = {
-    ...attributes,
+  const defined: Instruction = {
     id: instructions.length,
     mnemonic,
     encodings: (typeof encodings === 'string' ? [encodings] : encodings).map(parseEncoding),
     semantics,
+    ...NO_ATTRIBUTES,
+    ...attributes,
   };
   instructions.push(defined);
   return defined;
