@@ -9,7 +9,7 @@ import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { kindOf } from './streams.ts';
 import { MODES } from './stream-world.ts';
-import type { Job, Report, Target } from './worker.ts';
+import type { Job, Report, Summary, Target } from './worker.ts';
 
 const CORPUS = 'tests/fuzz/corpus';
 /** A stream that takes so much of the host's CPU has hung. */
@@ -47,6 +47,17 @@ function cpuMilliseconds(): number {
   return (user + system) / 1000;
 }
 
+/** Instructions and exceptions, for each stream: those that die at once would be fast, and worth nothing. */
+function describe({ ends, instructions, exceptions, slowest, encodings }: Summary, count: number): string {
+  const parts = [
+    Object.entries(ends).map(([end, times]) => `${times} ${end}`).join(', '),
+    `${(instructions / count).toFixed(1)} instructions and ${(exceptions / count).toFixed(1)} exceptions each`,
+    `slowest ${slowest.toFixed(0)} ms`,
+  ];
+  if (encodings) parts.push(`${encodings.executed} of ${encodings.all} encodings executed`);
+  return parts.join('; ');
+}
+
 /** Runs a target in a worker, again and again where one hangs. Gives how many findings there were. */
 async function fuzz(target: Target): Promise<number> {
   const seed = number('seed');
@@ -54,7 +65,7 @@ async function fuzz(target: Target): Promise<number> {
   const to = from + number('count');
   const deadline = performance.now() + number('minutes') * 60_000;
   const counts = new Map<string, number>();
-  const progress = new Int32Array(new SharedArrayBuffer(4));
+  const progress = new Int32Array(new SharedArrayBuffer(8));
   const started = performance.now();
   const note = (index: number, text: string, stored?: object): void => {
     const kind = kindOf(text);
@@ -80,22 +91,23 @@ async function fuzz(target: Target): Promise<number> {
         if (index !== seen) [seen, since] = [index, cpuMilliseconds()];
         const hung = cpuMilliseconds() - since > HANG_MILLISECONDS;
         if (hung) note(index, 'does not end');
-        if (!hung && performance.now() < deadline) return;
+        if (performance.now() >= deadline) Atomics.store(progress, 1, 1);
+        if (!hung) return;
         clearInterval(watch);
         void worker.terminate();
-        resolve(hung ? index + 1 : -index);
+        resolve(index + 1);
       }, 500);
       worker.on('message', (report: Report) => {
         if (report.kind !== 'done') return note(report.index, report.text, report.kind === 'finding' ? report.stored : undefined);
         clearInterval(watch);
-        summary = `${Object.entries(report.ends).map(([end, count]) => `${count} ${end}`).join(', ')}; ${report.instructions} instructions, ${report.exceptions} exceptions; slowest ${report.slowest.toFixed(0)} ms`;
-        resolve(to);
+        summary = describe(report.summary, report.next - job.from);
+        resolve(report.next);
       });
       worker.on('error', reject);
     });
-    if (next < 0) break;
+    if (progress[1]) break;
   }
-  const count = Math.abs(next) - from;
+  const count = next - from;
   const seconds = (performance.now() - started) / 1000;
   console.log(`${target}: ${count} streams, seed ${seed}, from ${from}, ${seconds.toFixed(0)} s, ${(count / seconds).toFixed(0)}/s; ${summary}`);
   for (const [kind, times] of counts) console.log(`  ${times} × ${kind}`);

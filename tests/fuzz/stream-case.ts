@@ -1,5 +1,6 @@
 /** A random instruction stream and the state it begins in: drawn from a seed, or read from the corpus. */
 
+import type { Form } from '../../src/isa/decoder.ts';
 import { Random } from '../conformance/machine-state.ts';
 import { InstructionSource } from './instruction-source.ts';
 import * as world from './stream-world.ts';
@@ -57,6 +58,10 @@ export class StreamSource {
     this.instructions = new InstructionSource(world.codeBitsOf(mode));
   }
 
+  get forms(): readonly Form[] {
+    return this.instructions.forms;
+  }
+
   draw(index: number): StreamCase {
     const c = this.case;
     const random = new Random(Math.imul(this.seed, 0x9e37_79b1) ^ Math.imul(index, 0x85eb_ca6b) ^ (index >>> 16));
@@ -83,6 +88,11 @@ export class StreamSource {
       registers[2 * i] = kind < 9 ? world.pointer(random) : kind < 12 ? (dice >>> 4) & 0xff : kind < 14 ? dice ^ 0x5555_5555 : kind === 14 ? -1 - ((dice >>> 4) & 0xff) : 1 << ((dice >>> 4) & 31);
       const above = dice >>> 24;
       registers[2 * i + 1] = above < 200 ? 0 : above < 215 ? 0xffff_8000 | 0 : above < 230 ? -1 : above < 240 ? 0x8000 : random.next();
+    }
+    // Most repeated instructions end.
+    if (!random.chance(15)) {
+      registers[2] = random.below(24);
+      registers[3] = 0;
     }
     // Most streams have a stack.
     if (!random.chance(8)) {

@@ -12,6 +12,7 @@ import { Activity, type Vcpu } from '../../src/cpu/vcpu.ts';
 import { Engine } from '../../src/engine/engine.ts';
 import { EmulationFailure, type Environment } from '../../src/engine/environment.ts';
 import * as L from '../../src/engine/layout.ts';
+import { forms } from '../../src/isa/decoder.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { Random } from '../conformance/machine-state.ts';
 import { type StreamCase, VECTOR_STATES } from './stream-case.ts';
@@ -44,6 +45,8 @@ export class StreamRunner {
   exceptions = 0;
   /** Code that had been decoded was overwritten. */
   codeChanged = false;
+  /** By form: an instruction of it has been executed step by step. */
+  readonly executed = new Uint8Array(forms.length);
   readonly variantNames: readonly string[];
   private readonly memory: GuestMemory;
   private readonly words: Int32Array;
@@ -113,7 +116,9 @@ export class StreamRunner {
     const { vcpu, engine } = this;
     for (let slices = 0; vcpu.activity === Activity.running && engine.retired(vcpu) - before < budget && slices < 4 * budget; slices++) {
       vcpu.set32(state.STEP_NEXT, 1);
+      const retired = engine.retired(vcpu);
       engine.run(vcpu, 1);
+      if (engine.retired(vcpu) !== retired) this.executed[engine.cache.lastDecoded.form.id] = 1;
     }
   }
 

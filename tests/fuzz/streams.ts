@@ -33,6 +33,13 @@ export class StreamFuzzer {
     this.source = new StreamSource(mode, this.runner.variants, seed);
   }
 
+  /** Of the encodings there are in the mode, how many streams that ran as single steps have executed. */
+  get encodings(): { executed: number; all: number } | undefined {
+    if (this.execution !== 'steps') return undefined;
+    const { forms } = this.source;
+    return { executed: forms.filter(({ id }) => this.other?.executed[id]).length, all: forms.length };
+  }
+
   /** Runs one stream; with `compare`, as the other execution too. */
   run(index: number, compare: boolean): StreamFinding | undefined {
     const stream = this.source.draw(index);

@@ -18,21 +18,34 @@ export interface Job {
   execution: Execution;
   /** Every so many streams are compared; 0 for none. */
   compareEvery: number;
-  /** The index at work, for who watches. */
+  /** The index at work, for who watches; and, once it is not 0, that it is enough. */
   progress: Int32Array;
 }
 
 export type Report =
   | { kind: 'finding'; index: number; text: string; stored: object | undefined }
   | { kind: 'again'; index: number; text: string }
-  | { kind: 'done'; ends: Record<string, number>; instructions: number; exceptions: number; slowest: number };
+  | { kind: 'done'; next: number; summary: Summary };
+
+/** What came of all streams so far. */
+export interface Summary {
+  ends: Record<string, number>;
+  instructions: number;
+  exceptions: number;
+  /** The slowest, in milliseconds. */
+  slowest: number;
+  /** Of the encodings that streams are made of, how many of those that were compared with single steps have executed. */
+  encodings: { executed: number; all: number } | undefined;
+}
 
 const job = workerData as Job;
 const report = (message: Report): void => parentPort?.postMessage(message);
 const streams = job.target === 'devices' || job.target === 'images' ? undefined : new StreamFuzzer(job.target, job.seed, job.execution);
 const fuzzer = streams ?? (job.target === 'devices' ? new DeviceFuzzer(job.seed) : new ImageFuzzer(job.seed));
 const known = new Set<string>();
-for (let index = job.from; index < job.to; index++) {
+let next = job.from;
+for (; next < job.to && Atomics.load(job.progress, 1) === 0; next++) {
+  const index = next;
   Atomics.store(job.progress, 0, index);
   const finding = fuzzer.run(index, job.compareEvery > 0 && index % job.compareEvery === 0);
   if (!finding) continue;
@@ -41,4 +54,5 @@ for (let index = job.from; index < job.to; index++) {
   else report({ kind: 'finding', ...finding, stored: streams?.minimise(index) });
   known.add(kind);
 }
-report({ kind: 'done', ends: fuzzer.ends, instructions: fuzzer.instructions, exceptions: fuzzer.exceptions, slowest: fuzzer.slowest });
+const { ends, instructions, exceptions, slowest } = fuzzer;
+report({ kind: 'done', next, summary: { ends, instructions, exceptions, slowest, encodings: streams?.encodings } });
