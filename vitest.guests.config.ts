@@ -7,7 +7,7 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     include: ['tests/guests/*.guest.ts'],
-    testTimeout: 1_800_000,
+    testTimeout: 3_600_000,
     fileParallelism: false,
   },
 });
