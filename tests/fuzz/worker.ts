@@ -34,25 +34,35 @@ export interface Summary {
   exceptions: number;
   /** The slowest, in milliseconds. */
   slowest: number;
+  /** The most memory that the process had, in bytes. */
+  memory: number;
   /** Of the encodings that streams are made of, how many of those that were compared with single steps have executed. */
   encodings: { executed: number; all: number } | undefined;
 }
+
+/** Memory is looked at every so many streams; the process may have so much of it. */
+const MEMORY_INTERVAL = 1024;
+const MOST_BYTES = 2 ** 31;
 
 const job = workerData as Job;
 const report = (message: Report): void => parentPort?.postMessage(message);
 const streams = job.target === 'devices' || job.target === 'images' ? undefined : new StreamFuzzer(job.target, job.seed, job.execution);
 const fuzzer = streams ?? (job.target === 'devices' ? new DeviceFuzzer(job.seed) : new ImageFuzzer(job.seed));
 const known = new Set<string>();
+let memory = 0;
 let next = job.from;
 for (; next < job.to && Atomics.load(job.progress, 1) === 0; next++) {
-  const index = next;
-  Atomics.store(job.progress, 0, index);
-  const finding = fuzzer.run(index, job.compareEvery > 0 && index % job.compareEvery === 0);
+  Atomics.store(job.progress, 0, next);
+  const finding = fuzzer.run(next, job.compareEvery > 0 && next % job.compareEvery === 0);
+  if (next % MEMORY_INTERVAL === 0) {
+    memory = Math.max(memory, process.memoryUsage.rss());
+    if (memory > MOST_BYTES) report({ kind: 'finding', index: next, text: `the process has ${memory} bytes`, stored: undefined });
+  }
   if (!finding) continue;
   const kind = kindOf(finding.text);
   if (known.has(kind)) report({ kind: 'again', ...finding });
-  else report({ kind: 'finding', ...finding, stored: streams?.minimise(index) });
+  else report({ kind: 'finding', ...finding, stored: streams?.minimise(next) });
   known.add(kind);
 }
 const { ends, instructions, exceptions, slowest } = fuzzer;
-report({ kind: 'done', next, summary: { ends, instructions, exceptions, slowest, encodings: streams?.encodings } });
+report({ kind: 'done', next, summary: { ends, instructions, exceptions, slowest, memory, encodings: streams?.encodings } });
