@@ -74,8 +74,11 @@ export const STEP_NEXT = 516;
 
 /** x87: eight physical registers (ST(i) is (TOP + i) & 7), 16 bytes each, the 80-bit image in the first 10; MMX is its low 8. */
 export const FPR = 528;
+/** Sign and exponent of a register that MMX has written. */
+export const MMX_EXPONENT = 0xffff;
 export const FCW = 656; // u16 at an i32
 export const FSW = 660; // u16 at an i32, TOP included
+export const FSW_TOP = 7 << 11;
 /** One bit for each physical register, 1 = in use (the FXSAVE form of the tag word). i32 */
 export const FTW = 664;
 export const FOP = 668; // i32

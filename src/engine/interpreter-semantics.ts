@@ -113,8 +113,8 @@ const toVector = (low: Expression): Expression => v128(0n, 0n).lane('i64x2.repla
 class RegisterOperand implements Operand {
   readonly kind = 'register';
   readonly bits: number;
-  private readonly f: FunctionBuilder;
-  private readonly base: Expression;
+  protected readonly f: FunctionBuilder;
+  protected readonly base: Expression;
   private readonly offset: number;
   private readonly field: Expression;
 
@@ -165,6 +165,14 @@ class RegisterOperand implements Operand {
 
   number(): Expression {
     return this.f.let(this.field);
+  }
+}
+
+/** An MMX register: what is written there makes the x87 register a number whose exponent is all ones. SDM 1 9.6.2. */
+class MmxRegister extends RegisterOperand {
+  override write(value: Expression): void {
+    super.write(value);
+    this.f.store('i32.store', this.base, i32(state.MMX_EXPONENT), 8);
   }
 }
 
@@ -351,6 +359,8 @@ export class InterpreterSemantics implements Semantics {
         return new RegisterOperand(f, 16, f.let(this.vcpu.add(field.mul(state.SEGMENT_SIZE))), state.SEGMENT + state.SEGMENT_SELECTOR, field);
       case 'C': case 'D': case 'i':
         return new RegisterOperand(f, 64, this.vcpu, 0, field);
+      case 'P': case 'Q': case 'N':
+        return new MmxRegister(f, bits, f.let(this.vcpu.add(field)), 0, field);
       case 'CL': return this.gpr(1, 8);
       case 'AL': return this.gpr(0, 8);
       default:
@@ -892,7 +902,7 @@ export class InterpreterSemantics implements Semantics {
   /** What an MMX instruction does to the x87 state: behind everything that may fault but arithmetic. */
   private leaveX87(): void {
     if (!this.entersMmx) return;
-    this.setState32(state.FSW, this.state32(state.FSW).and(~0x3800));
+    this.setState32(state.FSW, this.state32(state.FSW).and(~state.FSW_TOP));
     this.setState32(state.FTW, i32(0xff));
   }
 

@@ -95,7 +95,8 @@ function signatureOf(form: Form, v: Variant): string {
     const bits = sizeBits(size, v.operandBits);
     if (i === form.rmPosition && v.rm !== 'register') return `${v.rm}${size === '' ? '' : bits}`;
     if ('EGRZB'.includes(code)) return `g${bits}`;
-    if ('VWUPQN'.includes(code)) return `v${bits}`;
+    if ('VWU'.includes(code)) return `v${bits}`;
+    if ('PQN'.includes(code)) return `m${bits}`;
     return `${code}${bits}`;
   });
   return [instruction.id, v.operandBits, v.codeBits, v.repeat, v.addressBits, ...operands].join(' ');

@@ -7,7 +7,6 @@ import { type Float80Value, QUICK_CONTROL, QUICK_CONTROL_MASK, type StackIndex, 
 import { type Expression, i32 } from '../wasm/expression.ts';
 import type { FunctionBuilder, Label, Local } from '../wasm/function-builder.ts';
 
-export const FSW_TOP = 7 << TOP_SHIFT;
 /** C3, C2, C0. */
 export const CONDITIONS = 0x4500;
 
@@ -103,7 +102,7 @@ export class StateStack implements X87Stack {
   private moveTop(by: number): void {
     const { f } = this;
     const fsw = f.get(this.fsw);
-    f.set(this.fsw, fsw.and(~FSW_TOP).or(fsw.add(by << TOP_SHIFT).and(FSW_TOP)));
+    f.set(this.fsw, fsw.and(~state.FSW_TOP).or(fsw.add(by << TOP_SHIFT).and(state.FSW_TOP)));
   }
 
   private physical(i: StackIndex): Expression {

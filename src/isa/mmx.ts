@@ -3,7 +3,7 @@
  * MMX registers are the low 64 bits of the x87 ones; `enterMmx` does what every MMX instruction does to the x87 state.
  */
 
-import { FTW } from '../cpu/state.ts';
+import { FSW, FSW_TOP, FTW } from '../cpu/state.ts';
 import { i32 } from '../wasm/expression.ts';
 import { instruction } from './instruction.ts';
 import { LOW_64, splat } from './vector.ts';
@@ -40,4 +40,5 @@ instruction('MOVDQ2Q', 'F2 0F D6 Pq Uq', { access: 'wr' }, (x, destination, sour
 instruction('EMMS', 'NP 0F 77', {}, (x) => {
   x.requireMmx();
   x.setState32(FTW, i32(0));
+  x.setState32(FSW, x.state32(FSW).and(~FSW_TOP));
 });

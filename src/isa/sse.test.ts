@@ -691,8 +691,11 @@ describe('moves', () => {
 
   it('EMMS empties the x87 registers', () => {
     machine.view.setUint32(state.FTW, 0x55, true);
+    machine.view.setUint32(state.FSW, 0x7a41, true);
     machine.run(formsOf('EMMS')[0]);
     expect(machine.view.getUint32(state.FTW, true)).toBe(0);
+    // The top of the stack is register 0, the rest of the status stays.
+    expect(machine.view.getUint32(state.FSW, true)).toBe(0x4241);
   });
 });
 

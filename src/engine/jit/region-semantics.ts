@@ -25,8 +25,8 @@ const isFlat = (segment: number): boolean => segment === ES || segment === SS ||
 class LocalRegister implements Operand {
   readonly kind = 'register';
   readonly bits: number;
-  private readonly region: RegionState;
-  private readonly register: number;
+  protected readonly region: RegionState;
+  protected readonly register: number;
   private readonly offset: number;
   private readonly high: boolean;
 
@@ -71,6 +71,13 @@ class LocalRegister implements Operand {
   writeLow(): void { this.vector(); }
   address(): Expression { throw new Error('a register has no address'); }
   linear(): Expression { return this.address(); }
+}
+
+class LocalMmx extends LocalRegister {
+  override write(value: Expression): void {
+    super.write(value);
+    this.region.f.set(this.region.mmxExponent(this.register), i32(state.MMX_EXPONENT));
+  }
 }
 
 /** An XMM register in a local; `bits` are what is accessed as an integer. */
@@ -260,7 +267,7 @@ export class RegionSemantics extends InterpreterSemantics {
       if (bits > 64) throw new Unsupported(code);
       return bits === 8 && d.rex === 0 && number >= 4 && number < 8 ? new LocalRegister(region, number - 4, 8, true) : new LocalRegister(region, number, bits);
     };
-    const mmx = (number: number): Operand => new LocalRegister(region, number, 64, false, state.FPR + 16 * number);
+    const mmx = (number: number): Operand => new LocalMmx(region, number, 64, false, state.FPR + 16 * number);
     switch (code) {
       case 'E': case 'R': return general(d.rm);
       case 'G': return general(d.reg);

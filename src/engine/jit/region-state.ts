@@ -43,6 +43,8 @@ export class RegionState {
   usesPages = false;
   private readonly words = new Map<number, { local: Local; written: boolean }>();
   private readonly vectors = new Map<number, { local: Local; written: boolean }>();
+  /** Sign and exponent of MMX registers that are written. */
+  private readonly mmxExponents = new Map<number, Local>();
   private readonly codeBaseLocal: Local;
   private readonly tlbBaseLocal: Local;
   private readonly jumpMode: Local;
@@ -102,6 +104,16 @@ export class RegionState {
     }
     entry.written ||= write;
     return entry.local;
+  }
+
+  /** To be set where the MMX register is written. */
+  mmxExponent(number: number): Local {
+    let local = this.mmxExponents.get(number);
+    if (!local) {
+      local = this.f.variable('i32');
+      this.mmxExponents.set(number, local);
+    }
+    return local;
   }
 
   vector(number: number, write: boolean): Local {
@@ -204,6 +216,7 @@ export class RegionState {
     if (unexpected) f.if(unexpected, () => f.returnCall(this.imports.interpret, vcpu, op));
     for (const [offset, { local }] of this.words) f.set(local, vcpu.load('i64.load', offset));
     for (const [number, { local }] of this.vectors) f.set(local, vcpu.load('v128.load', state.XMM + 16 * number));
+    for (const [number, local] of this.mmxExponents) f.set(local, vcpu.load('i32.load16_u', state.FPR + 16 * number + 8));
     this.float.load(vcpu);
     f.set(this.codeBaseLocal, vcpu.load('i64.load', state.CODE_BASE));
     f.set(this.tlbBaseLocal, vcpu.load('i32.load', state.TLB_BASE));
@@ -223,6 +236,7 @@ export class RegionState {
     const vcpu = f.parameter(0);
     for (const [offset, { local, written }] of this.words) if (written) f.store('i64.store', vcpu, f.get(local), offset);
     for (const [number, { local, written }] of this.vectors) if (written) f.store('v128.store', vcpu, f.get(local), state.XMM + 16 * number);
+    for (const [number, local] of this.mmxExponents) f.store('i32.store', vcpu, f.get(local), state.FPR + 16 * number + 8);
     if (this.statistics.isCounting) this.statistics.retired(f, f.get(this.budgetAtEntry).sub(f.get(this.budget)));
     this.x87.store();
     f.store('i32.store', vcpu, f.get(this.budget), state.BUDGET);

@@ -12,7 +12,7 @@ import type { Float80Value, StackIndex, X87Stack } from '../../isa/x87-stack.ts'
 import { type Expression, i32 } from '../../wasm/expression.ts';
 import type { FunctionBuilder, Local } from '../../wasm/function-builder.ts';
 import { Unsupported } from './unsupported.ts';
-import { CONDITIONS, FSW_TOP, notQuick, settled } from '../x87-stack.ts';
+import { CONDITIONS, notQuick, settled } from '../x87-stack.ts';
 
 const SLOTS = 8;
 const ALL_TAGS = 0xff;
@@ -131,7 +131,7 @@ export class RegionX87 {
   load(op: Expression): Expression | null {
     const { f, vcpu } = this;
     if (this.usesMmx) {
-      const status = vcpu.load('i32.load', state.FSW).and(FSW_TOP | ERROR_SUMMARY);
+      const status = vcpu.load('i32.load', state.FSW).and(state.FSW_TOP | ERROR_SUMMARY);
       return vcpu.load('i32.load', state.CR0).and(CR0_EM_TS).or(status).or(vcpu.load('i32.load', state.FTW).xor(ALL_TAGS));
     }
     if (!this.used) return null;
@@ -230,7 +230,7 @@ export class RegionX87 {
   /** FSW. */
   status(top: Expression = i32(this.shape.top)): Expression {
     const { f } = this;
-    return f.get(this.fsw).and(~FSW_TOP).or(f.get(this.base).add(top).and(7).shl(TOP_SHIFT));
+    return f.get(this.fsw).and(~state.FSW_TOP).or(f.get(this.base).add(top).and(7).shl(TOP_SHIFT));
   }
 
   setControl(control: Expression): void {
