@@ -15,11 +15,12 @@ import { layOut } from '../../src/engine/layout.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { CODE, MEMORY_SIZE, SELECTORS, WINDOWS, Word } from './machine-state.ts';
 import type { ConformanceTarget } from './replay.ts';
-import type { Outcome, Vector as ConformanceVector } from './vector-file.ts';
+import type { MachineState, Outcome, Vector as ConformanceVector } from './vector-file.ts';
 
 const RAM_BYTES = 1 << 20;
 const PAGE_TABLES = 0x1000;
-const IMAGE = 0x10000;
+/** Where the windows' memory lies in RAM. */
+export const IMAGE = 0x10000;
 const OPERATION_BYTES = 8 << 20;
 const PAGE = 4096;
 const [PRESENT, WRITABLE, USER, NO_EXECUTE] = [1n, 2n, 4n, 1n << 63n];
@@ -30,14 +31,16 @@ const DATA = 0x00c0_f300;
 /** All features but what the recorded processor lacks: with 5-level paging bases have 57 bits. */
 const RECORDED = (parseCpuModel('max,-la57') as { ok: true; value: CpuModel }).value;
 
-/** Nothing here reaches the machine around the engine. */
-const NOTHING = new Proxy({ model: RECORDED } as Environment, {
-  get: (target, name) =>
-    Reflect.get(target, name) ??
-    (() => {
-      throw new Error(`an instruction of user mode asks the machine: ${String(name)}`);
-    }),
-});
+/** The machine around the engine, which nothing but `parts` of it is reached of. */
+export function surroundings(parts: Partial<Environment> = {}): Environment {
+  return new Proxy({ model: RECORDED, ...parts } as Environment, {
+    get: (target, name) =>
+      Reflect.get(target, name) ??
+      (() => {
+        throw new Error(`an instruction of user mode asks the machine: ${String(name)}`);
+      }),
+  });
+}
 
 /** Maps the windows; gives the physical address of the top table. */
 function mapWindows(memory: GuestMemory): bigint {
@@ -83,19 +86,19 @@ function enterUserMode(vcpu: Vcpu, topTable: bigint): void {
 
 export class EngineTarget implements ConformanceTarget {
   readonly name = 'engine';
-  private readonly memory: GuestMemory;
-  private readonly engine: Engine;
-  private readonly vcpu: Vcpu;
-  private readonly outcome: Outcome = {
+  protected readonly memory: GuestMemory;
+  protected readonly engine: Engine;
+  protected readonly vcpu: Vcpu;
+  protected readonly outcome: Outcome = {
     fault: undefined, registers: new BigUint64Array(Word.count), memory: new Uint8Array(MEMORY_SIZE),
   };
 
-  /** `compiled`: every instruction is compiled as a region of its own first. `jitClock` makes it count what its code does. */
-  constructor(compiled = false, jitClock?: JitClock) {
+  /** `compiled`: every instruction is compiled as a region of its own first; 'force': blocks, as they are met. `jitClock` makes it count what its code does. */
+  constructor(compiled: boolean | 'force' = false, jitClock?: JitClock, environment = surroundings()) {
     const layout = layOut(1, RAM_BYTES, OPERATION_BYTES);
     this.memory = new GuestMemory({ ramBytes: RAM_BYTES, arenaBytes: layout.arenaBytes });
-    this.engine = new Engine(this.memory, layout, NOTHING, compiled, jitClock);
-    this.engine.compilesSteps = compiled;
+    this.engine = new Engine(this.memory, layout, environment, compiled, jitClock);
+    this.engine.compilesSteps = compiled === true;
     this.vcpu = this.engine.vcpus[0];
     enterUserMode(this.vcpu, mapWindows(this.memory));
   }
@@ -109,13 +112,12 @@ export class EngineTarget implements ConformanceTarget {
   prepare({ input }: ConformanceVector): void {
     if (!this.engine.compilesSteps) return;
     this.memory.slice(IMAGE + CODE.offset, CODE.size).set(input.memory.subarray(CODE.offset, CODE.offset + CODE.size));
-    this.load(input.registers);
+    this.loadRegisters(input.registers);
     this.engine.prepareStep(this.vcpu);
   }
 
   run({ input }: ConformanceVector): Outcome {
-    this.memory.write(IMAGE, input.memory);
-    this.load(input.registers);
+    this.load(input);
     const fault = this.engine.stepInstruction(this.vcpu);
     this.outcome.fault = fault && {
       vector: fault.vector,
@@ -126,7 +128,12 @@ export class EngineTarget implements ConformanceTarget {
     return this.outcome;
   }
 
-  private load(registers: BigUint64Array): void {
+  protected load({ registers, memory }: MachineState): void {
+    this.memory.write(IMAGE, memory);
+    this.loadRegisters(registers);
+  }
+
+  private loadRegisters(registers: BigUint64Array): void {
     const { vcpu, memory } = this;
     const bytes = new Uint8Array(registers.buffer, registers.byteOffset, registers.byteLength);
     memory.bytes.set(bytes.subarray(8 * Word.gpr, 8 * (Word.gpr + 16)), vcpu.base + state.GPR);
@@ -144,7 +151,7 @@ export class EngineTarget implements ConformanceTarget {
     vcpu.rflags = registers[Word.rflags];
   }
 
-  private save(): void {
+  protected save(): void {
     const { vcpu, memory } = this;
     const { registers } = this.outcome;
     const bytes = new Uint8Array(registers.buffer);

@@ -57,7 +57,7 @@ export function buildHarness(source: string, directory: string): string {
 }
 
 /** A case with its whole input. */
-interface NativeCase {
+export interface NativeCase {
   /** For messages and FXSAVE. */
   form: string;
   code: Uint8Array;
@@ -132,7 +132,7 @@ function unpackOutcomes(file: Uint8Array, batch: NativeCase[]): Recording[] {
 const BATCH_SIZE = 10_000;
 
 /** Runs cases in batches that bound memory. Throws if the harness fails (a case that does not end, …). */
-function runBatches(harness: string, cases: Iterable<NativeCase>, each: (recording: Recording) => void): void {
+export function runBatches(harness: string, cases: Iterable<NativeCase>, each: (recording: Recording) => void): void {
   const directory = mkdtempSync(join(tmpdir(), 'oracle-'));
   const [input, output] = [join(directory, 'input'), join(directory, 'output')];
   const run = (batch: NativeCase[]): void => {

@@ -12,7 +12,8 @@ import { decodeVectors } from '../conformance/vector-file.ts';
 import { disassemble } from './disassemble.ts';
 import { encode } from './encode.ts';
 import { FAMILIES } from './forms.ts';
-import { buildHarness, describeMachine, rerunVectors } from './native.ts';
+import { buildHarness, describeMachine, type Machine, rerunVectors } from './native.ts';
+import { compareStreams } from './streams.ts';
 
 /** Mnemonics by which the disassembler calls the same thing. */
 const SYNONYMS: [RegExp, string][] = [
@@ -96,5 +97,12 @@ describe.skipIf(typeof machine === 'string' || machine.vendor !== 'AuthenticAMD'
     const isOrder = ({ form, report }: (typeof summary.mismatches)[number]): boolean => mnemonicOf(form) === 'CMPS' && /^ +fault: expected #.*\n +rerun +#/m.test(report);
     expect(summary.mismatches.filter((mismatch) => !isOrder(mismatch)).map(({ report }) => report)).toEqual([]);
     expect(next).toBe(summary.vectors);
+  });
+
+  it('makes the same of random code as the interpreter and compiled code do', () => {
+    const { streams, faults, different } = compareStreams(harness, machine as Machine, { seed: 1, from: 0, count: 300 });
+    expect(different.map((lines) => lines.join('\n'))).toEqual([]);
+    // They get somewhere.
+    expect(faults).toBeLessThan(0.7 * streams);
   });
 });
