@@ -57,7 +57,7 @@ const PORTS = [0x20, 0x21, 0x40, 0x43, 0x60, 0x61, 0x64, 0x70, 0x71, 0x80, 0x92,
 
 /** Writes instructions for one kind of code. */
 export class InstructionSource {
-  /** What instructions are made of. */
+  /** The encodings that there are in such code. */
   readonly forms: Form[] = [];
   private readonly templates: Template[] = [];
   private readonly codeBits: CodeBits;
@@ -70,7 +70,8 @@ export class InstructionSource {
     for (const form of forms) {
       const { modifiers } = form.encoding;
       if (modifiers.has(codeBits === 64 ? 'n64' : 'o64')) continue;
-      this.forms.push(form);
+      // Outside of 64-bit mode nothing is wide.
+      if (codeBits === 64 || !(modifiers.has('W1') || modifiers.has('s64'))) this.forms.push(form);
       const template = templateOf(form);
       for (let i = weightOf(form); i > 0; i--) this.templates.push(template);
     }
