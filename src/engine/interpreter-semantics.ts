@@ -675,7 +675,7 @@ export class InterpreterSemantics implements Semantics {
   }
 
   nextIp(): Expression {
-    return this.f.let(this.wrapIp(this.vcpu.load('i64.load', state.CODE_BASE).add(this.op.load('i64.load16_u', L.OP_NEXT_IP))));
+    return this.f.let(this.sequential(this.vcpu.load('i64.load', state.CODE_BASE).add(this.op.load('i64.load16_u', L.OP_NEXT_IP))));
   }
 
   target(_operand?: Operand): Expression {
@@ -683,7 +683,11 @@ export class InterpreterSemantics implements Semantics {
     return this.f.let(this.operandBits === 16 ? target.zeroExtend(16) : this.wrapIp(target));
   }
 
-  /** Cuts an instruction pointer to what the mode holds. */
+  /** Going on behind an instruction, an instruction pointer has 32 bits in legacy modes; a branch cuts it to the operand size. */
+  protected sequential(ip: Expression): Expression {
+    return this.longMode ? ip : ip.zeroExtend(32);
+  }
+
   protected wrapIp(ip: Expression): Expression {
     return this.longMode ? ip : ip.zeroExtend(this.operandBits === 16 ? 16 : 32);
   }

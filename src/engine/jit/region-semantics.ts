@@ -434,8 +434,8 @@ export class RegionSemantics extends InterpreterSemantics {
 
   // --- Control flow -----------------------------------------------------------------------------------
 
-  override ip(): Expression { return this.f.let(this.wrapIp(this.region.codeBase.add(this.place.ip))); }
-  override nextIp(): Expression { return this.f.let(this.wrapIp(this.region.codeBase.add(this.place.nextIp))); }
+  override ip(): Expression { return this.f.let(this.sequential(this.region.codeBase.add(this.place.ip))); }
+  override nextIp(): Expression { return this.f.let(this.sequential(this.region.codeBase.add(this.place.nextIp))); }
   override target(): Expression {
     const target = this.region.codeBase.add(this.place.nextIp + this.decoded.immediate);
     return this.f.let(this.operandBits === 16 ? target.zeroExtend(16) : this.wrapIp(target));
