@@ -8,7 +8,7 @@ import * as state from '../cpu/state.ts';
 import { type CodeBits, type CodeMode, type Decoded, Decoder, type Form, NO_BASE, opcodeNote, RIP_BASE } from '../isa/decoder.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { Interpreter } from './interpreter.ts';
-import { type RmKind, sizeBits } from './interpreter-semantics.ts';
+import { memoryBytes, type RmKind, sizeBits } from './interpreter-semantics.ts';
 import * as L from './layout.ts';
 
 const PAGE = 4096;
@@ -291,7 +291,8 @@ export class BlockCache {
     const flat = mode === state.CODE_32_FLAT && (d.segment === 0 || d.segment === 2 || d.segment === 3);
     const handlerMode = mode === state.CODE_32_FLAT && !flat && !memory ? state.CODE_32 : mode;
     const displaced = memory && instruction.displaced === true;
-    const noSegment = displaced || (memory && plan.isAddress);
+    const unaccessed = memory && instruction.unaccessed === true;
+    const noSegment = displaced || unaccessed;
     const segmentSlot = flat ? state.ZERO : !long ? state.SEGMENT + d.segment * state.SEGMENT_SIZE : d.segment >= 4 ? state.SEGMENT + d.segment * state.SEGMENT_SIZE : state.ZERO;
     let rm: RmKind = 'register';
     let addressed = false;
@@ -324,7 +325,7 @@ export class BlockCache {
       this.set(op, L.OP_IMMEDIATE + 4, name === 'address-absolute' ? d.immediateHigh : 0);
       const position = memory ? rmPosition : plan.absolute;
       const { size } = encoding.operands[position];
-      this.set(op, L.OP_REGISTER, size === '' ? 1 : size === 'p' ? d.operandBits / 8 + 2 : sizeBits(size, d.operandBits) / 8);
+      this.set(op, L.OP_REGISTER, memoryBytes(size, d.operandBits));
       this.set(op, L.OP_REGISTER + 4, 'wm'.includes(instruction.access?.[position] ?? 'r') ? 1 : 0);
       op += L.OP_SIZE;
     }
@@ -335,7 +336,7 @@ export class BlockCache {
     if (addressed) {
       this.set(op, L.OP_BASE, state.EFFECTIVE_ADDRESS);
       this.set(op, L.OP_INDEX, state.ZERO);
-      this.set(op, L.OP_SEGMENT, displaced ? segmentSlot : state.ZERO);
+      this.set(op, L.OP_SEGMENT, noSegment ? segmentSlot : state.ZERO);
     } else {
       this.set(op, L.OP_BASE, base);
       this.set(op, L.OP_INDEX, index);
@@ -511,8 +512,6 @@ interface Plan {
   /** Positions of operands O (an absolute address) and S (a segment register), or -1. */
   absolute: number;
   segment: number;
-  /** LEA: an address that is not accessed. */
-  isAddress: boolean;
   usesStack: boolean;
   isX87: boolean;
   /** By operand: where its register lies, and what says which it is. */
@@ -538,13 +537,11 @@ const FIXED_REGISTERS: Readonly<Record<string, number>> = {
   AX: state.RAX, eAX: state.RAX, AH: state.RAX + 1, DX: state.RDX, eDX: state.RDX, XMM0: state.XMM,
 }; // biome-ignore format: a table
 
-function makePlan({ instruction, encoding, rmPosition }: Form): Plan {
+function makePlan({ instruction, encoding }: Form): Plan {
   const { operands } = encoding;
-  const rm = operands[rmPosition];
   return {
     absolute: operands.findIndex(({ code }) => code === 'O'),
     segment: operands.findIndex(({ code }) => code === 'S'),
-    isAddress: rm?.code === 'M' && rm.size === '' && instruction.mnemonic === 'LEA',
     usesStack: STACK_USERS.has(instruction.mnemonic),
     isX87: encoding.map === 0 && (encoding.opcode & 0xf8) === 0xd8,
     places: operands.map(({ code }) => (CR_OR_DR.has(code) ? Place.number : 'VWU'.includes(code) ? Place.vector : 'PQN'.includes(code) ? Place.mmx : Place.general)),

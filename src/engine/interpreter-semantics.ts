@@ -88,6 +88,23 @@ export function sizeBits(size: string, operandBits: 16 | 32 | 64): number {
   }
 }
 
+/** Bytes that an operand in memory has; 0 for one that is not accessed. */
+export function memoryBytes(size: string, operandBits: 16 | 32 | 64): number {
+  switch (size) {
+    case '': return 0;
+    case 'p': return operandBits / 8 + 2;
+    case 'a': return operandBits / 4;
+    // Outside of 64-bit mode, which knows no limits.
+    case 's': return 6;
+    case 'env': return operandBits === 16 ? 14 : 28;
+    case 'fpu': return operandBits === 16 ? 94 : 108;
+    case 'fx': return 512;
+    // Legacy region and header.
+    case 'xs': return 576;
+    default: return sizeBits(size, operandBits) / 8;
+  }
+}
+
 export const LOAD: Record<number, Record<'signed' | 'unsigned', string>> = {
   8: { signed: 'i64.load8_s', unsigned: 'i64.load8_u' },
   16: { signed: 'i64.load16_s', unsigned: 'i64.load16_u' },

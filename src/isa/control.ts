@@ -81,7 +81,7 @@ instruction('INTO', 'CE ; n64', { ends, modal: true }, (x) => {
 });
 
 // A pair of signed bounds lies in memory, the lower one first.
-instruction('BOUND', '62 Gv M ; n64', { displaced: true }, (x, index, bounds) => {
+instruction('BOUND', '62 Gv Ma ; n64', { displaced: true }, (x, index, bounds) => {
   const bits = index.bits as 16 | 32;
   const value = index.signed();
   const lower = x.load(bounds.linear(i64(0)), bits, 'signed');
@@ -89,6 +89,6 @@ instruction('BOUND', '62 Gv M ; n64', { displaced: true }, (x, index, bounds) =>
   x.f.if(value.ltS(lower).or(value.gtS(upper)), () => x.raise(BOUND_RANGE));
 });
 
-instruction('UD0', '0F FF Gv Ev', { ends }, (x) => x.raise(INVALID_OPCODE));
-instruction('UD1', '0F B9 Gv Ev', { ends }, (x) => x.raise(INVALID_OPCODE));
+instruction('UD0', '0F FF Gv Ev', { ends, unaccessed: true }, (x) => x.raise(INVALID_OPCODE));
+instruction('UD1', '0F B9 Gv Ev', { ends, unaccessed: true }, (x) => x.raise(INVALID_OPCODE));
 instruction('UD2', '0F 0B', { ends }, (x) => x.raise(INVALID_OPCODE));

@@ -35,7 +35,7 @@ instruction('XCHG', ['86 Eb Gb', '87 Ev Gv', '90+ Zv eAX'], { access: 'mm', lock
   second.write(a);
 });
 
-instruction('LEA', '8D Gv M', { access: 'wr', hot: true }, (_x, destination, source) => destination.write(source.address()));
+instruction('LEA', '8D Gv M', { access: 'wr', hot: true, unaccessed: true }, (_x, destination, source) => destination.write(source.address()));
 
 instruction('XLAT', 'D7', { addressed: true, modal: true }, (x) => {
   const offset = x.gpr(3, x.addressBits).unsigned().add(x.gpr(0, 8).unsigned()).zeroExtend(x.addressBits);

@@ -15,7 +15,8 @@
  * (DS:rSI, ES:rDI); AL, CL, AX, DX, eAX (operand-sized accumulator) and 1 are themselves; i is an x87 stack index.
  *
  * Sizes: b 8, w 16, d 32, q 64, t 80, dq/x/ps/pd/ss/sd vectors (whole, or 32 and 64 bits in memory), v operand
- * size, z operand size but at most 32, y 32 or 64, p far pointer, none: no memory size (LEA, INVLPG).
+ * size, z operand size but at most 32, y 32 or 64, p far pointer, a pair of operand size (BOUND), s base and limit of a
+ * descriptor table, env fpu fx xs an x87 environment, its whole state, FXSAVE's area, XSAVE's; none: no memory size (LEA, INVLPG).
  *
  * Modifiers: d64 operand size is 64 in 64-bit mode unless 66 makes it 16; f64 always 64 there; n64 invalid in
  * 64-bit mode; o64 only there; W0 W1 REX.W must be so; B0 REX.B must be 0, and it goes before an encoding that does not
@@ -54,7 +55,7 @@ export interface Encoding {
 }
 
 const FIXED = new Set(['AL', 'CL', 'AX', 'DX', 'eAX', 'eDX', '1', 'i', 'AH', 'XMM0']);
-const SIZES = ['dq', 'ps', 'pd', 'ss', 'sd', 'si', 'pi', 'b', 'w', 'd', 'q', 't', 'v', 'z', 'y', 'x', 'p', ''];
+const SIZES = ['dq', 'ps', 'pd', 'ss', 'sd', 'si', 'pi', 'b', 'w', 'd', 'q', 't', 'v', 'z', 'y', 'x', 'p', 'a', 's', 'env', 'fpu', 'fx', 'xs', ''];
 const LETTERS = ['sI', 'E', 'G', 'R', 'M', 'I', 'J', 'O', 'Z', 'S', 'C', 'D', 'V', 'W', 'U', 'P', 'Q', 'N', 'B', 'X', 'Y'];
 
 function parseOperand(text: string, whole: string): OperandSpecification {

@@ -27,6 +27,8 @@ export interface Attributes {
   addressAfterPop?: boolean;
   /** It adds a displacement of its own to the address of its memory operand, which the address size cuts only then (bit strings). */
   displaced?: boolean;
+  /** It does not access its memory operand: the segment's limit and rights do not count (LEA, NOP, INVLPG). It adds the base itself if it wants one. */
+  unaccessed?: boolean;
   /** CPUID feature it needs; #UD without. */
   feature?: string;
   /** Memory operands of 16 bytes need not be aligned (MOVUPS, LDDQU…). */
@@ -38,7 +40,7 @@ type AllAttributes = { [name in keyof Required<Attributes>]: Attributes[name] | 
 /** What makes instructions objects of one shape, whichever attributes they have: the decoder asks for them. */
 const NO_ATTRIBUTES: AllAttributes = {
   access: undefined, lock: undefined, repeat: undefined, ends: undefined, hot: undefined, modal: undefined, addressed: undefined,
-  addressAfterPop: undefined, displaced: undefined, feature: undefined, unaligned: undefined,
+  addressAfterPop: undefined, displaced: undefined, unaccessed: undefined, feature: undefined, unaligned: undefined,
 }; // biome-ignore format: a list
 
 export interface Instruction extends AllAttributes {

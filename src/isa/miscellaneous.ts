@@ -10,8 +10,8 @@ const nothing = (): void => {};
 instruction('NOP', '90 ; B0', {}, nothing);
 instruction('PAUSE', 'F3 90 ; B0', {}, nothing);
 // The hint space: CLDEMOTE, ENDBR, BNDxxx and others are NOPs where their features are off. Operands are not accessed.
-instruction('NOP', ['0F 19 Ev', '0F 1A Ev', '0F 1B Ev', '0F 1C Ev', '0F 1D Ev', '0F 1E Ev', '0F 1F Ev'], {}, nothing);
-instruction('PREFETCH', ['0F 18 Ev', '0F 0D M'], {}, nothing);
+instruction('NOP', ['0F 19 Ev', '0F 1A Ev', '0F 1B Ev', '0F 1C Ev', '0F 1D Ev', '0F 1E Ev', '0F 1F Ev'], { unaccessed: true }, nothing);
+instruction('PREFETCH', ['0F 18 Ev', '0F 0D M'], { unaccessed: true }, nothing);
 
 instruction('LFENCE', 'NP 0F AE E8+', { feature: 'sse2' }, nothing);
 instruction('MFENCE', 'NP 0F AE F0+', { feature: 'sse2' }, nothing);

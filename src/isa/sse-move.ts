@@ -3,7 +3,7 @@
  */
 
 import { MXCSR } from '../cpu/state.ts';
-import { apply, type Expression, i64 } from '../wasm/expression.ts';
+import { apply, type Expression, i32, i64 } from '../wasm/expression.ts';
 import { instruction } from './instruction.ts';
 import type { Operand, Semantics } from './semantics.ts';
 import { gather, high64, low64, LOW_64, splat, swizzle } from './vector.ts';
@@ -139,10 +139,13 @@ for (const [mnemonic, encodings, shape] of [
   });
 }
 
-/** Stores the bytes of `data` whose byte of `mask` is negative at DS:rDI. All are checked before the first is stored. */
-function maskedStore(x: Semantics, data: Expression, mask: Expression): void {
+/**
+ * Stores those of the `bytes` bytes of `data` whose byte of `mask` is negative at DS:rDI. They are checked before the first is stored, and the
+ * segment's limit for all of them, chosen or not, as AMD's processors do.
+ */
+function maskedStore(x: Semantics, bytes: number, data: Expression, mask: Expression): void {
   const { f } = x;
-  const base = f.let(x.dataSegmentBase().add(x.gpr(7, x.addressBits).unsigned()));
+  const start = x.segmentAddress('data', x.gpr(7, x.addressBits).unsigned(), i32(bytes), 'write');
   const selected = f.let(apply('i8x16.bitmask', mask));
   const left = f.local('i32');
   const each = (body: (address: Expression, byte: Expression) => void): void => {
@@ -152,7 +155,8 @@ function maskedStore(x: Semantics, data: Expression, mask: Expression): void {
         f.branchIf(done, f.get(left).eqz());
         const byte = f.let(f.get(left).ctz());
         f.set(left, f.get(left).and(f.get(left).sub(1)));
-        body(f.let(base.add(byte.extendU())), byte);
+        const address = start.add(byte.extendU());
+        body(f.let(x.longMode ? address : address.zeroExtend(32)), byte);
         f.branch(again);
       });
     });
@@ -160,13 +164,13 @@ function maskedStore(x: Semantics, data: Expression, mask: Expression): void {
   each((address) => x.load(address, 8, 'unsigned', 'modify'));
   each((address, byte) => x.store(address, 8, f.let(low64(swizzle(data, splat(8, byte))))));
 }
-instruction('MASKMOVDQU', '66 0F F7 Vdq Udq', { access: 'rr', addressed: true }, (x, data, mask) => {
+instruction('MASKMOVDQU', '66 0F F7 Vdq Udq', { access: 'rr', addressed: true, modal: true }, (x, data, mask) => {
   x.requireSse();
-  maskedStore(x, data.vector(), mask.vector());
+  maskedStore(x, 16, data.vector(), mask.vector());
 });
-instruction('MASKMOVQ', 'NP 0F F7 Pq Nq', { access: 'rr', addressed: true }, (x, data, mask) => {
+instruction('MASKMOVQ', 'NP 0F F7 Pq Nq', { access: 'rr', addressed: true, modal: true }, (x, data, mask) => {
   x.enterMmx();
-  maskedStore(x, splat(64, data.unsigned()), zeroHigh(splat(64, mask.unsigned())));
+  maskedStore(x, 8, splat(64, data.unsigned()), zeroHigh(splat(64, mask.unsigned())));
 });
 
 // MXCSR.

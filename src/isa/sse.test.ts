@@ -216,6 +216,7 @@ class Machine {
     const x = {
       f,
       addressBits: 64,
+      longMode: true,
       gpr: (number: number, bits: Bits) => new Slot(f, 'register', bits, state.GPR + 8 * number),
       xmm: (number: number) => new Slot(f, 'register', 128, state.XMM + 16 * number),
       setFlags: (words: FlagWords) => {
@@ -226,7 +227,7 @@ class Machine {
       setState32: (offset: number, value: Value) => f.store('i32.store', STATE, value, offset),
       load: (address: Expression) => f.let(address.wrap().load('i64.load8_u')),
       store: (address: Expression, _: Bits, value: Expression) => f.store('i64.store8', address.wrap(), value),
-      dataSegmentBase: () => i64(0),
+      segmentAddress: (_: number | 'data', offset: Expression) => offset,
       requireSse: () => undefined,
       enterMmx: () => f.store('i32.store', STATE, 0xff, state.FTW),
       requireMmx: () => {},

@@ -160,9 +160,10 @@ instruction('XSETBV', 'NP 0F 01 D1', { ends: 'block', modal: true, feature: 'xsa
 
 // --- Translation ---------------------------------------------------------------------------------
 
-instruction('INVLPG', '0F 01/7 M ; mem', { ends: 'block', modal: true }, (x, address) => {
+instruction('INVLPG', '0F 01/7 M ; mem', { ends: 'block', modal: true, unaccessed: true }, (x, address) => {
   x.requirePrivilege();
-  x.setArgument(0, address.linear());
+  const linear = x.dataSegmentBase().add(address.address());
+  x.setArgument(0, x.longMode ? linear : linear.zeroExtend(32));
   x.helper('invlpg');
   x.leave();
 });
@@ -451,7 +452,7 @@ for (const [number, opcode] of [[0, '07'], [2, '17'], [3, '1F'], [4, '0F A1'], [
   });
 }
 for (const [name, number, encoding] of [
-  ['LES', 0, 'C4 Gv M ; n64 mem'], ['LDS', 3, 'C5 Gv M ; n64 mem'], ['LSS', 2, '0F B2 Gv M ; mem'], ['LFS', 4, '0F B4 Gv M ; mem'], ['LGS', 5, '0F B5 Gv M ; mem'],
+  ['LES', 0, 'C4 Gv Mp ; n64 mem'], ['LDS', 3, 'C5 Gv Mp ; n64 mem'], ['LSS', 2, '0F B2 Gv Mp ; mem'], ['LFS', 4, '0F B4 Gv Mp ; mem'], ['LGS', 5, '0F B5 Gv Mp ; mem'],
 ] as const) {
   instruction(name, encoding, { access: 'wr', ends: 'block', modal: true }, (x, target, memory) => {
     const address = memory.linear();
@@ -464,7 +465,7 @@ for (const [name, number, encoding] of [
 }
 
 for (const [digit, name, base, limit] of [[0, 'GDT', state.GDTR_BASE, state.GDTR_LIMIT], [1, 'IDT', state.IDTR_BASE, state.IDTR_LIMIT]] as const) {
-  instruction(`S${name}`, `0F 01/${digit} M ; mem`, { modal: true, access: 'w' }, (x, memory) => {
+  instruction(`S${name}`, `0F 01/${digit} Ms ; mem`, { modal: true, access: 'w' }, (x, memory) => {
     mayTellAboutSystem(x);
     const address = memory.linear();
     const bits = fullWidth(x);
@@ -473,7 +474,7 @@ for (const [digit, name, base, limit] of [[0, 'GDT', state.GDTR_BASE, state.GDTR
     x.store(address, 16, x.state64(limit).and(0xffff));
     x.store(address.add(2), bits, x.state64(base));
   });
-  instruction(`L${name}`, `0F 01/${digit + 2} M ; mem`, { modal: true }, (x, memory) => {
+  instruction(`L${name}`, `0F 01/${digit + 2} Ms ; mem`, { modal: true }, (x, memory) => {
     x.requirePrivilege();
     const address = memory.linear();
     const size = x.load(address, 16, 'unsigned');
@@ -540,15 +541,15 @@ for (const [name, encoding] of [['VMCALL', 'NP 0F 01 C1'], ['VMMCALL', 'NP 0F 01
 // --- Extended state ----------------------------------------------------------------------------------
 
 for (const [name, encoding, feature, helper, ...operation] of [
-  ['FXSAVE', '0F AE/0', 'fxsr', 'fxsave'],
-  ['FXRSTOR', '0F AE/1', 'fxsr', 'fxrstor'],
-  ['XSAVE', '0F AE/4', 'xsave', 'xsave', 0],
-  ['XSAVEOPT', '0F AE/6', 'xsaveopt', 'xsave', 1],
-  ['XSAVEC', '0F C7/4', 'xsavec', 'xsave', 2],
-  ['XRSTOR', '0F AE/5', 'xsave', 'xrstor'],
+  ['FXSAVE', '0F AE/0 Mfx', 'fxsr', 'fxsave'],
+  ['FXRSTOR', '0F AE/1 Mfx', 'fxsr', 'fxrstor'],
+  ['XSAVE', '0F AE/4 Mxs', 'xsave', 'xsave', 0],
+  ['XSAVEOPT', '0F AE/6 Mxs', 'xsaveopt', 'xsave', 1],
+  ['XSAVEC', '0F C7/4 Mxs', 'xsavec', 'xsave', 2],
+  ['XRSTOR', '0F AE/5 Mxs', 'xsave', 'xrstor'],
 ] as const) {
   for (const wide of [0, 1]) {
-    instruction(name, `NP ${encoding} M ; mem W${wide}`, { modal: true, feature }, (x, memory) => {
+    instruction(name, `NP ${encoding} ; mem W${wide}`, { access: helper.endsWith('save') ? 'w' : 'r', modal: true, feature }, (x, memory) => {
       x.setArgument(0, memory.linear());
       x.helper(helper, ...operation, i32(wide));
     });

@@ -125,7 +125,7 @@ function fromMemory(mnemonic: string, encoding: string, operation: X87OperationN
 
 /** Stores. In TypeScript memory is checked for writing first, for the operation cannot be undone after it popped. */
 function toMemory(mnemonic: string, encoding: string, operation: X87OperationName, isControl = false): void {
-  instruction(mnemonic, encoding, mnemonic === 'FISTTP' ? { feature: 'pni' } : {}, (x, memory) => {
+  instruction(mnemonic, encoding, { access: 'w', ...(mnemonic === 'FISTTP' && { feature: 'pni' }) }, (x, memory) => {
     x.requireFpu();
     const wide = memory.bits > 64;
     const bits = wide ? 64 : (memory.bits as 16 | 32 | 64);
@@ -214,9 +214,9 @@ instruction('FLDCW', 'D9/5 Mw', {}, (x, memory) => {
 
 // Environments and whole states go to and from memory in the helper, by operand size and mode.
 for (const [mnemonic, encoding, name] of [
-  ['FLDENV', 'D9/4', 'fldenv'], ['FNSTENV', 'D9/6', 'fnstenv'], ['FRSTOR', 'DD/4', 'frstor'], ['FNSAVE', 'DD/6', 'fnsave'],
+  ['FLDENV', 'D9/4 Menv', 'fldenv'], ['FNSTENV', 'D9/6 Menv', 'fnstenv'], ['FRSTOR', 'DD/4 Mfpu', 'frstor'], ['FNSAVE', 'DD/6 Mfpu', 'fnsave'],
 ] as const) {
-  instruction(mnemonic, [16, 32, 64].map((bits) => `${encoding} M ; mem s${bits}`), { modal: true }, (x, memory) => {
+  instruction(mnemonic, [16, 32, 64].map((bits) => `${encoding} ; mem s${bits}`), { access: name.startsWith('fn') ? 'w' : 'r', modal: true }, (x, memory) => {
     x.requireFpu();
     if (name === 'fldenv' || name === 'frstor') requireNothingPending(x);
     x.setArgument(0, memory.linear());

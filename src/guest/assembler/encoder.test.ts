@@ -193,7 +193,7 @@ const SIZES: Record<string, (v: number) => number> = {
   ss: () => 32,
   sd: () => 64,
   p: (v) => v + 16,
-  '': () => 0,
+  ...Object.fromEntries(['', 'a', 's', 'env', 'fpu', 'fx', 'xs'].map((size) => [size, () => 0])),
 };
 
 /** Operands for a place of a form, of different kinds. */

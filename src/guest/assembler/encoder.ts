@@ -237,6 +237,12 @@ function sizeBits(size: string, operandBits: number): number {
     case 'p':
       return operandBits + 16;
     case '':
+    case 'a':
+    case 's':
+    case 'env':
+    case 'fpu':
+    case 'fx':
+    case 'xs':
       return 0;
     default:
       return 128;
