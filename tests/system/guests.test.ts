@@ -10,9 +10,12 @@ import { runGuest } from './run-guest.ts';
 const DIRECTORY = new URL('guests/', import.meta.url);
 const names = readdirSync(DIRECTORY).filter((name) => name.endsWith('.bin')).map((name) => name.slice(0, -4));
 
-describe('guests', () => {
+describe.each([
+  { execution: 'interpreted', jit: false },
+  { execution: 'all of them compiled', jit: 'force' },
+] as const)('guests, $execution', ({ jit }) => {
   it.each(names)('%s prints what was recorded', (name) => {
-    const { output, status } = runGuest(readFileSync(new URL(`${name}.bin`, DIRECTORY)));
+    const { output, status } = runGuest(readFileSync(new URL(`${name}.bin`, DIRECTORY)), jit);
     expect(output.split('\n')).toEqual(readFileSync(new URL(`${name}.expected`, DIRECTORY), 'utf8').split('\n'));
     expect(status).toBe(1);
   });

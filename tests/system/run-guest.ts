@@ -14,8 +14,8 @@ export interface GuestRun {
   status: number | string;
 }
 
-export function runGuest(kernel: Uint8Array): GuestRun {
-  const machine = new Machine({ memoryBytes: MEMORY_BYTES, vcpus: 1, kernel, kvm: KVM_OFF, cpu: MAX_CPU_MODEL, testDevice: true });
+export function runGuest(kernel: Uint8Array, jit: boolean | 'force' = true): GuestRun {
+  const machine = new Machine({ memoryBytes: MEMORY_BYTES, vcpus: 1, kernel, kvm: KVM_OFF, cpu: MAX_CPU_MODEL, jit, testDevice: true });
   let output = '';
   machine.debugConsole.onOutput((bytes) => {
     output += Buffer.from(bytes).toString('latin1');
