@@ -474,7 +474,7 @@ for (const [digit, name, base, limit] of [[0, 'GDT', state.GDTR_BASE, state.GDTR
     x.store(address, 16, x.state64(limit).and(0xffff));
     x.store(address.add(2), bits, x.state64(base));
   });
-  instruction(`L${name}`, `0F 01/${digit + 2} Ms ; mem`, { modal: true }, (x, memory) => {
+  instruction(`L${name}`, [16, 32, 64].map((bits) => `0F 01/${digit + 2} Ms ; mem s${bits}`), { modal: true }, (x, memory) => {
     x.requirePrivilege();
     const address = memory.linear();
     const size = x.load(address, 16, 'unsigned');

@@ -112,7 +112,7 @@ const CONTROL = [
 /** Raise #GP at CPL 3 (IOPL 0, no I/O permission bitmap). */
 const PRIVILEGED = [
   'HLT: F4', 'CLI: FA', 'STI: FB', 'INVD: 0F 08', 'WBINVD: 0F 09', 'CLTS: 0F 06', 'RDMSR: 0F 32', 'WRMSR: 0F 30',
-  'SWAPGS: 0F 01 F8', 'INVLPG: 0F 01/7 M', 'LGDT: 0F 01/2 M', 'LIDT: 0F 01/3 M', 'LMSW: 0F 01/6 Ew', 'LLDT: 0F 00/2 Ew',
+  'SWAPGS: 0F 01 F8', 'INVLPG: 0F 01/7 M', 'LGDT: 0F 01/2 M ; s16 s32 s64', 'LIDT: 0F 01/3 M ; s16 s32 s64', 'LMSW: 0F 01/6 Ew', 'LLDT: 0F 00/2 Ew',
   'LTR: 0F 00/3 Ew', 'IN: E4 AL Ib | E5 eAX Ib | EC AL DX | ED eAX DX', 'OUT: E6 Ib AL | E7 Ib eAX | EE DX AL | EF DX eAX',
   'INS rep: 6C Yb DX | 6D Yz DX', 'OUTS rep: 6E DX Xb | 6F DX Xz', 'SYSRET: 0F 07 ; s16 | 0F 07 ; s32 | 0F 07 ; s64',
 ];

@@ -148,6 +148,32 @@ main:
   mov eax, stubs + 13 * STUB_SIZE
   mov [idt + 13 * 8], ax
   mov dword [idt + 13 * 8 + 4], 0x00108e00
+  try "a task with the debug trap bit"
+  new_task task_returns, 2
+  mov word [tss2 + 0x64], 1
+  call TSS2:0
+  done
+  try "a task whose EIP is beyond its code segment"
+  new_task task_returns, 2
+  mov dword [tss2 + 0x20], 0x10000
+  mov dword [tss2 + 0x4c], CODE16
+  call TSS2:0
+  done
+  try "a virtual-8086 task"
+  new_task 0x10, 0x23002
+  mov byte [0x10010], 0xcd
+  mov byte [0x10011], 0x80
+  mov dword [tss2 + 4], stack0_top
+  mov dword [tss2 + 8], DATA
+  mov dword [tss2 + 0x4c], 0x1000
+  mov dword [tss2 + 0x50], 0x2000
+  mov dword [tss2 + 0x38], 0x1000
+  jmp TSS2:0
+  done
+  mov eax, TSS
+  mov byte [gdt + TSS + 5], 0x89
+  ltr ax
+  clts
   try "busy task"
   mov byte [gdt + TSS2 + 5], 0x8b
   call TSS2:0

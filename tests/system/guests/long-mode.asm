@@ -529,6 +529,41 @@ long_start:
   vmmcall
   int 0x80
   done64
+  try64 "VMCALL and VMMCALL of compatibility mode"
+  mov rbx, 0x5a5a5a5a0000ffff
+  mov rax, rbx
+  push CODE
+  push .compatible
+  o64 retf
+bits 32
+.compatible:
+  vmcall
+  jmp CODE64:.between
+bits 64
+.between:
+  xchg rax, rbx
+  push CODE
+  push .compatible2
+  o64 retf
+bits 32
+.compatible2:
+  vmmcall
+  jmp CODE64:.back
+bits 64
+.back:
+  show64 "vmcall", rbx
+  show64 "vmmcall", rax
+  done64
+  try64 "VMMCALL of compatibility mode at level 3"
+  user32
+  mov eax, 0xffff
+  vmmcall
+  mov ebx, eax
+  int 0x80
+bits 64
+  done64
+  show64 "rax", rbx
+  call newline64
   try64 "IST1"
   mov byte [idt64 + 3 * 16 + 4], 1
   mov eax, ist_entry
