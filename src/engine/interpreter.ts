@@ -72,8 +72,8 @@ export interface Interpreter {
   moduleBytes: number;
 }
 
-/** Compiled regions there may be at a time: room in the table behind the handlers. */
-export const REGION_CAPACITY = 16384;
+/** Compiled regions there may be at a time at most: room in the table behind the handlers, whose numbers have 16 bits. */
+export const REGION_CAPACITY = 49152;
 
 const SIZES = [16, 32, 64] as const;
 const KINDS: readonly RmKind[] = ['register', 'simple', 'general', 'flat'];

@@ -5,7 +5,7 @@
  *
  * Policy: of a block that is hot the region is found at once, while it is known where addresses lead; regions are compiled some at a
  * time, in one module. After 65,536 entries, when the counter has come round, the region is made anew, once, with what it calls inside. A
- * region goes when any of its blocks becomes stale. There may be REGION_CAPACITY of them; then all decoded code is dropped.
+ * region goes when any of its blocks becomes stale. There may be so many of them; then all decoded code is dropped.
  */
 
 import * as state from '../../cpu/state.ts';
@@ -37,11 +37,13 @@ export interface JitPolicy {
   slices: number;
   /** Callees come into regions at once. */
   callees: boolean;
+  /** Regions there may be at a time, REGION_CAPACITY at most. */
+  capacity: number;
 }
 
-export const JIT_POLICY: JitPolicy = { hotEntries: 8192, warmEntries: 500, batch: 8, slices: 4, callees: false };
-/** Every block is compiled at first sight. */
-export const JIT_FORCED: JitPolicy = { hotEntries: 1, warmEntries: 0, batch: 1, slices: 1, callees: true };
+export const JIT_POLICY: JitPolicy = { hotEntries: 8192, warmEntries: 500, batch: 8, slices: 4, callees: false, capacity: 16384 };
+/** Every block is compiled at first sight; eight to a module, for a boot has some 70,000 regions, and a module costs more than a region. Meanwhile they are interpreted. */
+export const JIT_FORCED: JitPolicy = { hotEntries: 1, warmEntries: 0, batch: 8, slices: 1, callees: true, capacity: REGION_CAPACITY };
 
 interface Region {
   /** First operations of the blocks it is entered at, and of all its blocks. */
@@ -93,7 +95,9 @@ export class Jit {
     const veryHot = heat === 0;
     if (veryHot) this.memory.view.setUint16(op + L.OP_HEAT, COUNTED, true);
     const withCallees = veryHot || this.policy.callees;
-    if (!this.isWorthMaking(op, withCallees) || this.rejected.has(op) || this.queue.has(op)) return;
+    if (!this.isWorthMaking(op, withCallees) || this.rejected.has(op)) return;
+    // Hot again already: it waits no longer.
+    if (this.queue.has(op)) return this.compileQueue();
     const block = this.cache.blockOf(op);
     const mode = this.words[(base + state.CODE_MODE) >> 2];
     if (!block || (mode !== state.CODE_64 && mode !== state.CODE_32_FLAT)) return;
@@ -141,7 +145,7 @@ export class Jit {
     }
     this.queue.clear();
     if (!built.length) return;
-    if (this.nextIndex + built.length > this.interpreter.handlerCount + REGION_CAPACITY) return this.cache.flush();
+    if (this.nextIndex + built.length > this.interpreter.handlerCount + this.policy.capacity) return this.cache.flush();
     const bytes = module.bytes();
     statistics.buildMilliseconds += statistics.now() - start;
     const instance = this.instantiate(bytes);
