@@ -87,6 +87,8 @@ export class EngineBench {
   readonly accesses: string[] = [];
   /** What MMIO and port reads give. */
   readValue = 0;
+  /** What RDRAND and RDSEED find. */
+  randomNumber = 0x1234n;
   /** Told before CPUID and IN are answered: a place to look from, in the middle of a block. */
   onAsked: (vcpu: Vcpu) => void = () => {};
   private readonly pending: number[];
@@ -344,7 +346,7 @@ export class EngineBench {
         vcpu.activity = Activity.halted;
       },
       intercepted: () => {},
-      random: () => 0x1234n,
+      random: () => this.randomNumber,
       deliverEvent: (vcpu) => {
         const vector = this.pending[vcpu.index];
         if (vector < 0 || !vcpu.interruptsEnabled) return false;

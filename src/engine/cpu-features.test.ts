@@ -78,6 +78,23 @@ describe('a feature', () => {
     expect(everything.vcpu.get64(state.RAX)).toBe(0x1234_5678n);
   });
 
+  it.each([
+    ['RDRAND', '48 0f c7 f0', 64n], ['RDRAND of 32 bits', '0f c7 f0', 32n], ['RDRAND of 16 bits', '66 0f c7 f0', 16n],
+    ['RDSEED', '48 0f c7 f8', 64n], ['RDSEED of 32 bits', '0f c7 f8', 32n], ['RDSEED of 16 bits', '66 0f c7 f8', 16n],
+  ])('%s fills a register with what the machine gives, sets CF and clears the other flags', (_, code, bits) => {
+    const numbers = [0x0123_4567_89ab_cdefn, 0xfedc_ba98_7654_3210n];
+    for (const number of numbers) {
+      everything.randomNumber = number;
+      outcome(everything, code, () => {
+        everything.vcpu.set64(state.RAX, -1n);
+        everything.vcpu.rflags |= 0x8d5n;
+      });
+      const kept = bits === 16n ? 0xffff_ffff_ffff_0000n : 0n;
+      expect(BigInt.asUintN(64, everything.vcpu.get64(state.RAX))).toBe(kept | (number & ((1n << bits) - 1n)));
+      expect(everything.vcpu.rflags & 0x8d5n).toBe(1n);
+    }
+  });
+
   it('1-GiB pages are reserved where they are not known', () => {
     const load = (bench: EngineBench): ReturnType<EngineBench['run']> => {
       prepare(bench, '8b 04 25 00 00 00 40'); // MOV EAX, [1 GiB]

@@ -6,7 +6,7 @@
  * denormal, infinite nor NaN, and a result that is exact or whose inexactness MXCSR has noted before, as it soon has in any program.
  * A first look, a few instructions, settles nearly everything; a second one, in a function that all share, zeros and exact results.
  * What is doubtful still is done again in TypeScript (cpu/sse-unit.ts). That makes NaNs x86's on every host, too (SDM 1 table 4-7).
- * Simplified: RCP and RSQRT, which raise nothing, give the correctly rounded result, within the 1.5 × 2^-12 that the manual allows;
+ * Simplified: RCP and RSQRT, which raise nothing, are rounded once and twice, so within 1.5 × 2^-24 where the manual allows 1.5 × 2^-12;
  * processors differ in theirs.
  */
 

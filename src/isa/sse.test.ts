@@ -839,6 +839,28 @@ describe('floating point', () => {
     }
   });
 
+  it.each([
+    ['RCPPS', 1, (v: number) => v],
+    ['RSQRTPS', 1.5, Math.sqrt],
+  ] as const)('%s is within %d × 2^-24 for every mantissa', (mnemonic, bound, root) => {
+    const [form] = formsOf(mnemonic);
+    const input = new Int32Array(4);
+    const source = new Uint8Array(input.buffer);
+    const { memory } = machine;
+    const [sources, results] = [new Uint8Array(memory.buffer, SOURCE.xmm, 16), new Float32Array(memory.buffer, DESTINATION.xmm, 4)];
+    const values = new Float32Array(input.buffer);
+    let worst = 0;
+    // 0.5 to 2: an even and an odd exponent.
+    for (let bits = 0x3f00_0000; bits < 0x4000_0000; bits += 4) {
+      for (let i = 0; i < 4; i++) input[i] = bits + i;
+      sources.set(source);
+      machine.run(form);
+      for (let i = 0; i < 4; i++) worst = Math.max(worst, Math.abs(results[i] * root(values[i]) - 1));
+    }
+    expect(worst).toBeLessThanOrEqual(bound * 2 ** -24);
+    expect(worst).toBeGreaterThan(0.9 * bound * 2 ** -24);
+  });
+
   it('dot products take the chosen products and fill the chosen lanes', () => {
     for (let immediate = 0; immediate < 256; immediate++) {
       const values = [1, 2, 4, 8];
