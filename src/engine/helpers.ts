@@ -182,7 +182,8 @@ export function createHelpers(engine: Engine, environment: Environment): Helpers
     lar: (base: number): number => {
       const vcpu = at(base);
       const found = segments.visibleDescriptor(vcpu, Number(vcpu.argument(0)), 'lar');
-      if (found) vcpu.setArgument(0, BigInt(found.attributes >>> 0));
+      // AMD's processors keep the limit's upper bits, which Intel's manual leaves undefined.
+      if (found) vcpu.setArgument(0, (found.raw >> 32n) & 0xff_ff00n);
       return found ? 1 : 0;
     },
     lsl: (base: number): number => {

@@ -13,7 +13,7 @@ import type { Environment } from '../../src/engine/environment.ts';
 import type { JitClock, JitReport } from '../../src/engine/jit/jit-statistics.ts';
 import { layOut } from '../../src/engine/layout.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
-import { CODE, MEMORY_SIZE, SELECTORS, WINDOWS, Word } from './machine-state.ts';
+import { CODE, DESCRIPTORS, MEMORY_SIZE, SELECTORS, WINDOWS, Word } from './machine-state.ts';
 import type { ConformanceTarget } from './replay.ts';
 import type { MachineState, Outcome, Vector as ConformanceVector } from './vector-file.ts';
 
@@ -21,6 +21,7 @@ const RAM_BYTES = 1 << 20;
 const PAGE_TABLES = 0x1000;
 /** Where the windows' memory lies in RAM. */
 export const IMAGE = 0x10000;
+const GDT = { physical: 0xf_f000, virtual: 0xffff_fe00_0000_0000n };
 const OPERATION_BYTES = 8 << 20;
 const PAGE = 4096;
 const [PRESENT, WRITABLE, USER, NO_EXECUTE] = [1n, 2n, 4n, 1n << 63n];
@@ -42,26 +43,28 @@ export function surroundings(parts: Partial<Environment> = {}): Environment {
   });
 }
 
-/** Maps the windows; gives the physical address of the top table. */
+/** Maps the windows and the descriptor table; gives the physical address of the top table. */
 function mapWindows(memory: GuestMemory): bigint {
   const table = (physical: number): number => memory.linear(physical, PAGE);
   let free = PAGE_TABLES + PAGE;
-  for (const { address, size, offset, writable, executable } of WINDOWS) {
-    for (let page = 0; page < size; page += PAGE) {
-      const virtual = BigInt(address + page);
-      let at = PAGE_TABLES;
-      for (let level = 3; level > 0; level--) {
-        const entry = table(at) + 8 * Number((virtual >> BigInt(12 + 9 * level)) & 511n);
-        if (memory.view.getBigUint64(entry, true) === 0n) {
-          memory.view.setBigUint64(entry, BigInt(free) | PRESENT | WRITABLE | USER, true);
-          free += PAGE;
-        }
-        at = Number(memory.view.getBigUint64(entry, true) & ~0xfffn);
+  const map = (virtual: bigint, physical: number, rights: bigint): void => {
+    let at = PAGE_TABLES;
+    for (let level = 3; level > 0; level--) {
+      const entry = table(at) + 8 * Number((virtual >> BigInt(12 + 9 * level)) & 511n);
+      if (memory.view.getBigUint64(entry, true) === 0n) {
+        memory.view.setBigUint64(entry, BigInt(free) | PRESENT | WRITABLE | USER, true);
+        free += PAGE;
       }
-      const rights = PRESENT | USER | (writable ? WRITABLE : 0n) | (executable ? 0n : NO_EXECUTE);
-      memory.view.setBigUint64(table(at) + 8 * Number((virtual >> 12n) & 511n), BigInt(IMAGE + offset + page) | rights, true);
+      at = Number(memory.view.getBigUint64(entry, true) & ~0xfffn);
     }
+    memory.view.setBigUint64(table(at) + 8 * Number((virtual >> 12n) & 511n), BigInt(physical) | rights, true);
+  };
+  for (const { address, size, offset, writable, executable } of WINDOWS) {
+    const rights = PRESENT | USER | (writable ? WRITABLE : 0n) | (executable ? 0n : NO_EXECUTE);
+    for (let page = 0; page < size; page += PAGE) map(BigInt(address + page), IMAGE + offset + page, rights);
   }
+  map(GDT.virtual, GDT.physical, PRESENT | NO_EXECUTE);
+  DESCRIPTORS.forEach((descriptor, i) => memory.view.setBigUint64(table(GDT.physical) + 8 * i, descriptor, true));
   return BigInt(PAGE_TABLES);
 }
 
@@ -77,6 +80,8 @@ function enterUserMode(vcpu: Vcpu, topTable: bigint): void {
     const attributes = selector === cs ? CODE64 : selector === ss ? DATA : 0;
     setSegment(vcpu, segment, selector, { base: 0n, limit: 0xffff_ffff, attributes });
   });
+  vcpu.set64(state.GDTR_BASE, GDT.virtual);
+  vcpu.set32(state.GDTR_LIMIT, 8 * DESCRIPTORS.length - 1);
   // No ports for users.
   vcpu.set32(state.TR + state.SEGMENT_LIMIT, 0);
   setCpl(vcpu, 3);

@@ -47,6 +47,11 @@ export const MAXIMUM_CODE_SIZE = 16;
 /** Selectors of the recorded process: user code and stack as Linux has them, null data segments. */
 export const SELECTORS = { cs: 0x33, ss: 0x2b, ds: 0, es: 0, fs: 0, gs: 0 } as const;
 
+/** The first entries of the recorded process's GDT, as Linux has them: null, code of 32 and 64 bits and data for the kernel, then for users. */
+export const DESCRIPTORS = [
+  0n, 0x00cf_9b00_0000_ffffn, 0x00af_9b00_0000_ffffn, 0x00cf_9300_0000_ffffn, 0x00cf_fb00_0000_ffffn, 0x00cf_f300_0000_ffffn, 0x00af_fb00_0000_ffffn,
+] as const;
+
 /** Word numbers. Control registers take a word each; x87/MMX registers are physical ones, not relative to the top of stack. */
 export const Word = {
   gpr: 0, // RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 to R15

@@ -2,8 +2,8 @@
  * What the oracle records: the user-mode instructions of x86-64-v2 as the opcode map has them (SDM 2D appendix A, APM 3
  * appendix A), in the notation of src/isa/encoding.ts but written independently of the engine's definitions, so that the
  * two check each other. Left out because their outcome isn't a function of the state: CPUID, RDTSC(P), RDRAND, SYSCALL,
- * SYSENTER, INT n, what the kernel emulates under UMIP (SGDT, SIDT, SLDT, SMSW, STR), what reads the GDT (LAR, LSL,
- * VERR, VERW, segment loads, far transfers), XGETBV and XSAVE.
+ * SYSENTER, INT n, what the kernel emulates under UMIP (SGDT, SIDT, SLDT, SMSW, STR), what loads segments, far transfers
+ * and IRET among it, and XGETBV.
  */
 
 import type { Profile } from '../conformance/machine-state.ts';
@@ -276,6 +276,9 @@ const CRYPTOGRAPHY = [
   'SHA256MSG2: NP 0F 38 CD Vdq Wdq',
 ];
 
+/** They look at the descriptor table that `DESCRIPTORS` in machine-state.ts tells of. */
+const DESCRIPTOR_TABLE = ['LAR: 0F 02 Gv Ew', 'LSL: 0F 03 Gv Ew', 'VERR: 0F 00/4 Ew', 'VERW: 0F 00/5 Ew'];
+
 /** With RFBM kept to what x86-64-v2 has. */
 const EXTENDED_STATE = [
   ...[['XSAVE', '0F AE/4'], ['XRSTOR', '0F AE/5'], ['XSAVEOPT', '0F AE/6'], ['XSAVEC', '0F C7/4']].map(
@@ -527,5 +530,6 @@ export const FAMILIES: Family[] = [
   { ...family('cryptography', CRYPTOGRAPHY), features: ['aes', 'pclmulqdq', 'sha_ni'], vendor: 'AuthenticAMD' },
   { ...family('extended-state', EXTENDED_STATE), features: ['xsave', 'xsaveopt', 'xsavec'], vendor: 'AuthenticAMD' },
   { ...family('newer', NEWER), features: ['clflushopt', 'clwb', 'invpcid'] },
+  { ...family('descriptors', DESCRIPTOR_TABLE), vendor: 'AuthenticAMD' },
   { ...family('branch16', BRANCH16), vendor: 'AuthenticAMD' }, { ...family('x87', X87), vendor: 'AuthenticAMD' },
 ];

@@ -5,7 +5,7 @@
  */
 
 import {
-  baselineMemory, CODE, CODE_START, DATA, drawFloat80, FIXED, Flag, hash, HIGH, MEMORY_WORD, MXCSR_DEFAULT, type Profile, Random,
+  baselineMemory, CODE, CODE_START, DATA, DESCRIPTORS, drawFloat80, FIXED, Flag, hash, HIGH, MEMORY_WORD, MXCSR_DEFAULT, type Profile, Random,
   seedRegisters, STACK, type Window, windowAt, Word, ZONES,
 } from '../conformance/machine-state.ts';
 import { mnemonicOf } from '../conformance/undefined-flags.ts';
@@ -467,6 +467,10 @@ function setUp(source: Source, index: number, bytes: Uint8Array, where: Place, r
     const to = random.pick(CODE_TARGETS);
     if (target !== undefined) setup.store(target, to, 8);
     else if (operand && operand.number !== RSP) setup.set(operand.number, to);
+  } else if (/^(LAR|LSL|VERR|VERW)$/.test(mnemonic)) {
+    const source = it.registers.at(-1);
+    if (target !== undefined) setup.store(target, drawSelector(random), 2);
+    else if (source) setup.setLow(source.number, drawSelector(random), 16);
   } else if (mnemonic === 'LDMXCSR') {
     setup.store(target as bigint, drawStoredMxcsr(random), 4);
   } else if (mnemonic === 'FXRSTOR') {
@@ -476,6 +480,11 @@ function setUp(source: Source, index: number, bytes: Uint8Array, where: Place, r
   const endsWindow = codeOffset + code.length >= CODE.size; // no room for an INT3 behind it
   const overrides = [...setup.overrides].map(([word, v]) => ({ word, value: v }));
   return { code, codeOffset, step: it.jumps || endsWindow, overrides };
+}
+
+/** Selectors of DESCRIPTORS' entries with all privilege levels; beyond the table, and of an LDT that there is not. */
+function drawSelector(random: Random): bigint {
+  return random.chance(80) ? BigInt((random.below(DESCRIPTORS.length) << 3) | random.below(4)) : random.pick([0xfff8n, 0x8003n, 0x0007n, 0x002fn]);
 }
 
 /** How many times all places a memory operand can lie at, or as many cases without one, a form goes through. */
