@@ -4,6 +4,6 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     include: ['tests/boot/*.boot.ts'],
-    testTimeout: 300_000,
+    testTimeout: process.env.JIT === 'force' ? 1_800_000 : 300_000,
   },
 });

@@ -1,6 +1,7 @@
 /**
  * Debian's cloud kernel, booted to a shell in all the ways that matter. Slow (a boot takes seconds), so it runs apart from
- * the other tests: `npm run test:boot`. Without apt and without a cache of the packages it is skipped.
+ * the other tests: `npm run test:boot`; `npm run test:boot:forced` compiles every block at first sight, which takes half an hour.
+ * Without apt and without a cache of the packages it is skipped.
  */
 import { createHash } from 'node:crypto';
 import { afterEach, describe, expect, it } from 'vitest';
@@ -27,6 +28,7 @@ const files = await debianGuestFiles().catch((error: unknown): GuestFiles | unde
 
 const GUEST_SECONDS = 60;
 const SLICE_NANOSECONDS = 20_000_000;
+const jit = process.env.JIT === 'force' ? 'force' : true;
 let initrd: Uint8Array | undefined;
 let machine: Machine | undefined;
 afterEach(() => machine?.dispose());
@@ -51,6 +53,7 @@ function boot(script: string, options: Partial<MachineOptions> = {}): Run {
     initrd,
     append: 'console=ttyS0 quiet',
     boot: 'pvh',
+    jit,
     ...options,
   });
   machine = guest;

@@ -751,6 +751,23 @@ bits 64
   show64 "svr", rax
   done64
 
+  try64 "a data breakpoint of eight bytes"
+  mov eax, stack3_top - 64
+  mov dr0, rax
+  mov eax, 0x90401
+  mov dr7, rax
+  mov byte [stack3_top - 57], 1
+  done64
+  try64 "one byte behind it"
+  mov byte [stack3_top - 56], 1
+  done64
+  try64 "pushed into it"
+  mov rax, rsp
+  mov esp, stack3_top - 56
+  push rax
+  done64
+  mov eax, 0x400
+  mov dr7, rax
   try64 "single-step over MOV SS and REP in 64-bit code"
   mov byte [continue_debug], 9
   mov esi, stack3_top - 64
