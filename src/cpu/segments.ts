@@ -248,7 +248,6 @@ export function loadTr(vcpu: Vcpu, selector: number): void {
 
 /** VERR, VERW: whether the segment a selector names can be read, or written, at this privilege level. */
 export function verify(vcpu: Vcpu, selector: number, write: boolean): boolean {
-  if (!vcpu.protectedMode || vcpu.virtual8086) raise(Vector.undefinedOpcode);
   const d = (selector & 0xfffc) === 0 ? undefined : descriptor(vcpu, selector);
   if (!d || isSystem(d) || !present(d)) return false;
   const conforming = isCode(d) && (d.attributes & Attribute.conforming) !== 0;
@@ -258,7 +257,6 @@ export function verify(vcpu: Vcpu, selector: number, write: boolean): boolean {
 
 /** LAR, LSL: the descriptor, where its type is one the instruction tells about and the privilege level may see it. */
 export function visibleDescriptor(vcpu: Vcpu, selector: number, instruction: 'lar' | 'lsl'): Descriptor | undefined {
-  if (!vcpu.protectedMode || vcpu.virtual8086) raise(Vector.undefinedOpcode);
   const d = (selector & 0xfffc) === 0 ? undefined : descriptor(vcpu, selector);
   if (!d) return undefined;
   if (isSystem(d)) {

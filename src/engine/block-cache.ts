@@ -344,7 +344,7 @@ export class BlockCache {
       this.set(op, L.OP_DISPLACEMENT, displacement);
     }
     let extra = 0;
-    if (memory ? d.segment === 2 : instruction.modal === true && instruction.addressed !== true) extra |= L.STACK_OPERAND;
+    if (memory || absolute ? d.segment === 2 : instruction.modal === true && instruction.addressed !== true) extra |= L.STACK_OPERAND;
     if (memory && plan.usesStack) extra |= L.STACK_TOO;
     if (plan.isX87) {
       extra |= opcodeNote(d);

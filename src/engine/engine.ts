@@ -107,7 +107,7 @@ export class Engine implements Mmu {
         check_page: (base, op) => this.checkPage(this.vcpuAt(base), op),
         data_access: (base, bytes, how) => this.dataAccess(base, bytes, how),
         watched_instruction: (base) => this.watchedInstruction(base),
-        segment_fault: (base, segment, bytes, write) => this.segmentFault(base, segment, bytes, write !== 0),
+        segment_allows: (base, segment, bytes, write) => (this.segmentAllows(base, segment, bytes, write !== 0) ? 1 : 0),
       },
       createHelpers(this, environment),
       environment.model,
@@ -571,10 +571,10 @@ export class Engine implements Mmu {
   }
 
   /**
-   * Looks closely at an access to a segment that the quick check does not let through: #GP or #SS beyond the limit, for a segment that
-   * is null or does not allow it; not for an expand-down segment that holds it, nor where 4 GiB wrap around.
+   * Looks closely at an access to a segment that the quick check does not let through: refused beyond the limit, and where a segment is null
+   * or does not allow it; not where an expand-down segment holds it, nor where 4 GiB wrap around.
    */
-  private segmentFault(base: number, segment: number, bytes: number, write: boolean): void {
+  private segmentAllows(base: number, segment: number, bytes: number, write: boolean): boolean {
     const vcpu = this.vcpuAt(base);
     const attributes = vcpu.get32(segment + state.SEGMENT_ATTRIBUTES);
     const limit = vcpu.get32(segment + state.SEGMENT_LIMIT);
@@ -585,7 +585,7 @@ export class Engine implements Mmu {
     const access = vcpu.get32(segment + state.SEGMENT_ACCESS);
     const allowed = expandDown ? !write || (attributes & Attribute.writable) !== 0 : (access & (write ? state.WRITABLE : state.READABLE)) !== 0;
     const inside = expandDown ? start > limit && last <= (attributes & Attribute.big ? 0xffff_ffff : 0xffff) : last <= limit || limit === 0xffff_ffff;
-    if (!allowed || !inside) raise(segment === state.SS ? Vector.stackFault : Vector.generalProtection, 0);
+    return allowed && inside;
   }
 
   // --- Mmu ----------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ export interface HandlerTargets {
   hotEntries: number;
   raise: FunctionReference;
   segmentLinear: FunctionReference;
+  operandLinear: FunctionReference;
   stackLinear: FunctionReference;
   helpers: ReadonlyMap<string, FunctionReference>;
   shared(target: SharedFunction): FunctionReference;

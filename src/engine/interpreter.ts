@@ -33,7 +33,7 @@ export interface EngineImports {
   check_page(vcpu: number, op: number): number;
   data_access(vcpu: number, bytes: number, how: number): void;
   watched_instruction(vcpu: number): void;
-  segment_fault(vcpu: number, segment: number, bytes: number, write: number): void;
+  segment_allows(vcpu: number, segment: number, bytes: number, write: number): number;
 }
 
 /** Operations that no instruction decodes to: what the block builder adds. */
@@ -238,7 +238,7 @@ function buildMicroOp(f: FunctionBuilder, name: MicroOp, targets: HandlerTargets
     case 'address-segmented': {
       // OP_SEGMENT is the segment's state; OP_REGISTER holds how many bytes are accessed, and behind that whether they are written.
       const field = (n: number) => op.load('i32.load', L.OP_REGISTER + 4 * n);
-      x.setState64(state.EFFECTIVE_ADDRESS, f.call(targets.segmentLinear, vcpu, op, op.load('i32.load', L.OP_SEGMENT), offset().and(mask()), field(0), field(1)));
+      x.setState64(state.EFFECTIVE_ADDRESS, f.call(targets.operandLinear, vcpu, op, op.load('i32.load', L.OP_SEGMENT), offset().and(mask()), field(0), field(1)));
       return x.next();
     }
   }
@@ -295,12 +295,12 @@ function generate(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model
   const hot = effect('hot', 2);
   const raise = effect('raise', 3);
   const checkPage = value('check_page', 2);
-  const segmentFault = effect('segment_fault', 4);
+  const segmentAllows = value('segment_allows', 4);
   const dataAccess = effect('data_access', 3);
   const watchedInstruction = effect('watched_instruction', 1);
   const helperReferences = new Map(Object.entries(helpers).map(([name, f]) => [name, value(`helper_${name}`, f.length)]));
 
-  const access = buildMemoryAccess(module, memory, layout, { pageFault, nonCanonical, mmioRead, mmioWrite, codeWritten, resolve, raise, checkPage, segmentFault, dataAccess, staleHandler: 1 + MICRO_OPS.indexOf('stale') }, model);
+  const access = buildMemoryAccess(module, memory, layout, { pageFault, nonCanonical, mmioRead, mmioWrite, codeWritten, resolve, raise, checkPage, segmentAllows, dataAccess, staleHandler: 1 + MICRO_OPS.indexOf('stale') }, model);
   const resume = module.function('resume', HANDLER);
   const sharedFunctions = new Map<string, FunctionBuilder>();
   const targets: HandlerTargets = {
@@ -316,6 +316,7 @@ function generate(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model
     hotEntries,
     raise,
     segmentLinear: access.segmentLinear,
+    operandLinear: access.operandLinear,
     stackLinear: access.stackLinear,
     helpers: helperReferences,
     shared: (target) => sharedFunction(module, sharedFunctions, target),

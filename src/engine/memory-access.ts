@@ -34,7 +34,10 @@ const CR4_SMAP = 1 << 21;
 const EFER_LMA = 1 << 10;
 const EFER_NXE = 1 << 11;
 const RFLAGS_AC = 1 << 18;
+/** An address that is canonical nowhere and that no legacy mode makes. */
+const UNREACHABLE = 1n << 62n;
 const FAULT_RESERVED = 8;
+const [STACK_FAULT, GENERAL_PROTECTION] = [12, 13];
 const ALIGNMENT_CHECK = 17;
 
 export interface MemoryImports {
@@ -51,8 +54,8 @@ export interface MemoryImports {
   resolve: FunctionReference;
   /** (vcpu, vector, errorCode): raises an exception. Never returns. */
   raise: FunctionReference;
-  /** (vcpu, segment, bytes, write): looks closely at an access to the offset in ARGUMENT; returns where it is allowed. */
-  segmentFault: FunctionReference;
+  /** (vcpu, segment, bytes, write): looks closely at an access to the offset in ARGUMENT; whether it is allowed. */
+  segmentAllows: FunctionReference;
   /** (vcpu, op): looks closely at an instruction whose second page is not where it was, or nowhere: 1 where it may run. May raise. */
   checkPage: FunctionReference;
   /**
@@ -76,6 +79,7 @@ export interface MemoryAccess {
   sameSecondPage: FunctionReference;
   enterHandler: FunctionReference;
   segmentLinear: FunctionReference;
+  operandLinear: FunctionReference;
   stackLinear: FunctionReference;
 }
 
@@ -214,6 +218,14 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
       const half = select(f.get(virtual).ltS(0), i32(state.TRAIT_LARGE_KERNEL), i32(state.TRAIT_LARGE_USER));
       f.store('i32.store', vcpu, vcpu.load('i32.load', state.TLB_TRAITS).or(half), state.TLB_TRAITS);
     };
+    const notCanonical = (): void => {
+      f.if(access.and(Access.probe | Access.quiet), () => {
+        f.store('i32.store', vcpu, -1, state.FAULT_CODE);
+        f.return(FAULTED);
+      });
+      f.call(imports.nonCanonical, vcpu);
+    };
+    f.if(address.shrU(62).eq(1), notCanonical); // UNREACHABLE, in any mode
     f.if(
       cr0.and(CR0_PG),
       () => {
@@ -222,13 +234,7 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
         f.set(physical, vcpu.load('i64.load', state.CR3).and(addressMask));
         f.block((done) => {
           f.if(efer.and(EFER_LMA), () => {
-            f.if(isCanonical(address, vcpu.load('i64.load', state.CANONICAL_SHIFT)).eqz(), () => {
-              f.if(access.and(Access.probe | Access.quiet), () => {
-                f.store('i32.store', vcpu, -1, state.FAULT_CODE);
-                f.return(FAULTED);
-              });
-              f.call(imports.nonCanonical, vcpu);
-            });
+            f.if(isCanonical(address, vcpu.load('i64.load', state.CANONICAL_SHIFT)).eqz(), notCanonical);
             if (model.features.has('la57')) f.if(cr4.and(CR4_LA57), () => walkWide([4], LONG_MODE_ADDRESS & abovePhysical, done));
             walkWide([3, 2, 1, 0], LONG_MODE_ADDRESS & abovePhysical, done);
             f.branch(done);
@@ -554,10 +560,8 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.return(found);
   }
 
-  /** (vcpu, op, segment, offset, bytes, write) -> guest-virtual address in a segment (offset of its state) of a legacy mode, checked. */
-  const segmentLinear = module.function('segment_linear', { parameters: ['i32', 'i32', 'i32', 'i64', 'i32', 'i32'], results: ['i64'] });
-  {
-    const f = segmentLinear;
+  /** `refused` is built for what the segment does not allow. */
+  const buildSegmentAddress = (f: FunctionBuilder, refused: (vcpu: Expression, slot: Expression) => void): void => {
     const [vcpu, op, slot, offset, bytes, write] = [0, 1, 2, 3, 4, 5].map((i) => f.parameter(i));
     const segment = f.let(vcpu.add(slot));
     const last = offset.add(bytes.extendU()).sub(1);
@@ -565,10 +569,19 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.if(beyond.or(segment.load('i32.load', state.SEGMENT_ACCESS).shrU(write).and(1).eqz()), () => {
       f.store('i64.store', vcpu, offset, state.ARGUMENT);
       f.store('i32.store', vcpu, op, state.CURRENT_OP);
-      f.call(imports.segmentFault, vcpu, slot, bytes, write);
+      f.if(f.call(imports.segmentAllows, vcpu, slot, bytes, write).eqz(), () => refused(vcpu, slot));
     });
     f.return(segment.load('i64.load', state.SEGMENT_BASE).add(offset).and(0xffff_ffff));
-  }
+  };
+  const segmentAddress = { parameters: ['i32', 'i32', 'i32', 'i64', 'i32', 'i32'], results: ['i64'] } as const;
+  /** (vcpu, op, segment, offset, bytes, write) -> guest-virtual address in a segment (offset of its state) of a legacy mode, checked. */
+  const segmentLinear = module.function('segment_linear', segmentAddress);
+  buildSegmentAddress(segmentLinear, (vcpu, slot) => {
+    segmentLinear.call(imports.raise, vcpu, select(slot.eq(state.SS), i32(STACK_FAULT), i32(GENERAL_PROTECTION)), i32(0));
+  });
+  /** The same for an operand that the instruction accesses later: what is refused gets an address that faults then, after all that comes first. */
+  const operandLinear = module.function('operand_linear', segmentAddress);
+  buildSegmentAddress(operandLinear, () => operandLinear.return(i64(UNREACHABLE)));
 
   /** (vcpu, op, offset, bytes) -> guest-virtual address of that many bytes of the stack at SP + offset in a legacy mode, checked. */
   const stackLinear = module.function('stack_linear', { parameters: ['i32', 'i32', 'i32', 'i32'], results: ['i64'] });
@@ -606,5 +619,5 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.returnCall(imports.checkPage, vcpu, op);
   }
 
-  return { fill, fillQuiet, readSlow, writeSlow, bulk, codeCheck, lookup, checkPage, sameSecondPage, enterHandler, segmentLinear, stackLinear };
+  return { fill, fillQuiet, readSlow, writeSlow, bulk, codeCheck, lookup, checkPage, sameSecondPage, enterHandler, segmentLinear, operandLinear, stackLinear };
 }

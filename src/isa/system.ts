@@ -504,12 +504,14 @@ for (const [digit, name] of [[2, 'lldt'], [3, 'ltr']] as const) {
 }
 for (const [digit, name] of [[4, 'verr'], [5, 'verw']] as const) {
   instruction(name.toUpperCase(), `0F 00/${digit} Ew`, {}, (x, source) => {
+    requireDescriptors(x);
     x.setArgument(0, source.unsigned());
     x.setStatusFlags(x.statusFlags().and(~0x40).or(select(x.helper(name), i64(0x40), i64(0))));
   });
 }
 for (const [opcode, name] of [['02', 'lar'], ['03', 'lsl']] as const) {
   instruction(name.toUpperCase(), `0F ${opcode} Gv Ew`, { access: 'mr' }, (x, target, source) => {
+    requireDescriptors(x);
     x.setArgument(0, source.unsigned());
     const found = x.helper(name);
     const old = target.unsigned();

@@ -190,6 +190,44 @@ main:
   refused "XSAVE", xsave [edi]
   refused "MASKMOVDQU", maskmovdqu xmm0, xmm1
 
+; What comes before the operand's fault, whatever that is
+%macro earlier 2+
+  try %1
+  mov eax, DATA4K
+  mov ds, eax
+  mov edi, SIZE
+  %2
+  done
+%endmacro
+  mov eax, cr0
+  or eax, 8
+  mov cr0, eax
+  earlier "FLD with CR0.TS", fld dword [edi]
+  earlier "FNSAVE with CR0.TS", fnsave [edi]
+  earlier "FXSAVE with CR0.TS", fxsave [edi]
+  earlier "XSAVE with CR0.TS", xsave [edi]
+  earlier "ADDPS with CR0.TS", addps xmm0, [edi]
+  earlier "PADDB with CR0.TS", paddb mm0, [edi]
+  earlier "MOV with CR0.TS", mov eax, [edi]
+  mov eax, cr0
+  xor eax, 12
+  mov cr0, eax
+  earlier "FLD with CR0.EM", fld dword [edi]
+  earlier "ADDPS with CR0.EM", addps xmm0, [edi]
+  earlier "PADDB with CR0.EM", paddb mm0, [edi]
+  mov eax, cr0
+  xor eax, 4
+  mov cr0, eax
+  mov eax, cr4
+  and eax, ~0x200
+  mov cr4, eax
+  earlier "ADDPS without CR4.OSFXSR", addps xmm0, [edi]
+  mov eax, cr4
+  or eax, 0x200
+  mov cr4, eax
+  earlier "divisor beyond the limit", div dword [edi]
+  earlier "an offset beyond the limit", mov eax, [SIZE]
+
   untouched "NOP", nop dword [edi]
   untouched "PREFETCHT0", prefetcht0 [edi]
   untouched "PREFETCHW", prefetchw [edi]

@@ -138,6 +138,14 @@ main:
   virtual IOPL3
   ud2
   end_virtual
+  try "LAR beyond the limit"
+  virtual IOPL3
+  lar ax, [dword 0xffff]
+  end_virtual
+  try "an offset by SS beyond the limit"
+  virtual IOPL3
+  mov ax, [ss:0xffff]
+  end_virtual
   try "SYSEXIT"
   virtual IOPL3
   sysexit
