@@ -289,8 +289,9 @@ export class BlockCache {
     const long = mode === state.CODE_64;
     // CS, FS and GS are never flat: CS cannot be written, FS and GS have bases.
     const flat = mode === state.CODE_32_FLAT && (d.segment === 0 || d.segment === 2 || d.segment === 3);
-    const handlerMode = mode === state.CODE_32_FLAT && !flat && !memory ? state.CODE_32 : mode;
     const displaced = memory && instruction.displaced === true;
+    // An address that a micro-operation has made is any handler's; one that the handler makes itself is in a segment that is not flat.
+    const handlerMode = mode === state.CODE_32_FLAT && !flat && (!memory || displaced) ? state.CODE_32 : mode;
     const unaccessed = memory && instruction.unaccessed === true;
     const noSegment = displaced || unaccessed;
     const segmentSlot = flat ? state.ZERO : !long ? state.SEGMENT + d.segment * state.SEGMENT_SIZE : d.segment >= 4 ? state.SEGMENT + d.segment * state.SEGMENT_SIZE : state.ZERO;

@@ -93,6 +93,8 @@ instruction('ENTER', 'C8 Iw Ib ; d64', { modal: true }, (x, size, nesting) => {
   const bytes = bits / 8;
   const level = f.let(nesting.unsigned().and(31));
   const [stackPointer, framePointer] = [x.gpr(RSP, 64).unsigned(), x.gpr(RBP, 64).unsigned()];
+  // Begun again once it has pushed something, it could read what it has pushed.
+  f.if(level.nonZero(), () => void x.decline());
   x.store(f.let(x.stackAddress(stackPointer.sub(bytes))), bits, framePointer);
   const frame = f.let(stackPointer.sub(bytes));
   /** What was pushed, in bytes: the outer frames' pointers and this frame's own follow rBP. */
