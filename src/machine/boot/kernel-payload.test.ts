@@ -98,6 +98,13 @@ describe('kernel payload', () => {
     expect(() => extract(withSize(fixture('vmlinux.xz'), 0xffff_ffff))).toThrow('it says it unpacks to 4294967295 bytes');
   });
 
+  it('packed with zstd whose frame asks for too much memory is refused before it is taken', () => {
+    const packed = fixture('vmlinux.zst');
+    const window = Uint8Array.from([...packed.subarray(0, 4), 0x04, 0xa0, ...packed.subarray(7)]);
+    const content = Uint8Array.from([...packed.subarray(0, 4), 0xa4, 0, 0, 0, 0x60, ...packed.subarray(7)]);
+    for (const changed of [window, content]) expect(() => extract(withSize(changed))).toThrow('its frame asks for more memory than a kernel needs');
+  });
+
   it('of a format that only the guest can unpack says how to boot it', () => {
     expect(() => extract(withSize(Buffer.from('BZh91AY&SY')))).toThrow('bzip2 boot by --boot bzimage only');
     expect(() => extract(withSize(Buffer.from('garbage')))).toThrow('packed in a way that is not known');

@@ -28,6 +28,8 @@ const MAGIC: Record<PayloadFormat, readonly number[]> = {
 const SIZE_BYTES = 4;
 /** No kernel is larger: a corrupt size must not take the host's memory. */
 const MAX_UNPACKED_BYTES = 2 ** 29;
+/** What zstd's highest level needs, which kernels are packed at: the unpacker takes as much as a frame asks for. */
+const MAX_ZSTD_WINDOW_BYTES = 2 ** 27;
 
 export function payloadFormat(payload: Uint8Array): PayloadFormat | undefined {
   const formats = Object.keys(MAGIC) as PayloadFormat[];
@@ -78,8 +80,31 @@ function unpackGzip(payload: Uint8Array, size: number): Uint8Array {
   return vmlinux;
 }
 
+/** The memory that a frame's header asks for; RFC 8878 3.1.1.1. A frame of a single segment is its own window. */
+function zstdWindowBytes(packed: Uint8Array, size: number): number {
+  const SINGLE_SEGMENT = 1 << 5;
+  const [descriptor, window] = packed.subarray(4, 6);
+  if (descriptor & SINGLE_SEGMENT) return zstdContentBytes(packed) === size ? 0 : Number.POSITIVE_INFINITY;
+  const base = 2 ** (10 + (window >> 3));
+  return base + (base / 8) * (window & 7);
+}
+
+/** The size of a single-segment frame's content, in 1, 2, 4 or 8 bytes behind the descriptor and the dictionary's number. */
+function zstdContentBytes(packed: Uint8Array): number {
+  const view = new DataView(packed.buffer, packed.byteOffset, packed.byteLength);
+  const descriptor = packed[4];
+  const at = 5 + [0, 1, 2, 4][descriptor & 3];
+  switch (descriptor >> 6) {
+    case 0: return view.getUint8(at);
+    case 1: return view.getUint16(at, true) + 256;
+    case 2: return view.getUint32(at, true);
+    default: return Number(view.getBigUint64(at, true));
+  }
+}
+
 /** By streaming, so that a frame which unpacks to more than it should is stopped. */
 function unpackZstd(packed: Uint8Array, size: number): Uint8Array {
+  if (zstdWindowBytes(packed, size) > MAX_ZSTD_WINDOW_BYTES) throw new Error('its frame asks for more memory than a kernel needs');
   const vmlinux = new Uint8Array(size);
   let position = 0;
   const decompressor = new Decompress((chunk) => {
