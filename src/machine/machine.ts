@@ -684,8 +684,10 @@ export class Machine {
     if (isApicMsr(msr)) {
       const offset = msr >= Msr.x2apic && msr <= Msr.x2apicEnd ? (msr - Msr.x2apic) << 4 : -1;
       if (this.tracer.enabled && offset >= 0) this.tracer.emit({ name: 'kvm_apic', rw: 'write', reg: offset, val: value });
+      const held = msr === Msr.apicBase ? { inIrr: cpu.bits(ApicRegister.irr), inIsr: cpu.bits(ApicRegister.isr) } : undefined;
       const effect = apic.writeMsr(msr, low, high);
       if (effect === 'gp') return false;
+      if (held && apic.mode === 'disabled') this.counting.discarded(cpu.index, held.inIrr, held.inIsr);
       cpu.performApicEffect(effect, offset);
       return true;
     }

@@ -16,6 +16,7 @@ import { balance } from '../trace/counters.ts';
 
 const [LOW, MIDDLE, HIGH] = [0x41, 0x61, 0x81];
 const NMI = 2;
+const MSR_APIC_BASE = 0x1b;
 const GP = 13;
 const kvm = (text: string) => {
   const parsed = parseKvmFeatures(text);
@@ -481,6 +482,27 @@ describe('INIT and STARTUP', () => {
     bench.finish();
     expect(bench.word('msr')).toBe(0n);
     expect(bench.machine.counters().vcpus[1].interrupts).toMatchObject({ discardedInIsr: 1, discardedInIrr: 0 });
+    expectBalanced(bench);
+  });
+});
+
+describe('an APIC that is turned off', () => {
+  it('throws away what is pending and in service', () => {
+    const bench = new MachineBench({
+      main: (a) => {
+        interruptSelf(a, MIDDLE);
+        a.sti().nop().cli();
+      },
+      handlers: {
+        // LOW waits behind MIDDLE, which is in service.
+        [MIDDLE]: (a) => {
+          interruptSelf(a, LOW);
+          a.mov(ecx, MSR_APIC_BASE).rdmsr().and(eax, ~0xc00).wrmsr();
+        },
+      },
+    });
+    bench.finish();
+    expect(bench.machine.counters().vcpus[0].interrupts).toMatchObject({ discardedInIsr: 1, discardedInIrr: 1, inIsr: 0, inIrr: 0 });
     expectBalanced(bench);
   });
 });

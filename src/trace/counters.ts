@@ -80,7 +80,7 @@ export interface VcpuCounts {
     coalesced: InterruptCounts;
     /** Delivered to the guest: moved from IRR to ISR, or a PIC's, which has no ISR bit. */
     injected: InterruptCounts;
-    /** Thrown away by INIT, RESET or a loaded state. */
+    /** Thrown away by INIT, RESET, turning the APIC off or a loaded state. */
     discardedInIrr: number;
     discardedInIsr: number;
     inIrr: number;
@@ -192,7 +192,7 @@ export class Counters {
     this.scalars[vcpu * SCALAR_COUNT + EOIS_BROADCAST]++;
   }
 
-  /** INIT, RESET or a loaded state threw bits of IRR and ISR away. */
+  /** INIT, RESET, turning the APIC off or a loaded state threw bits of IRR and ISR away. */
   discarded(vcpu: number, inIrr: number, inIsr: number): void {
     this.scalars[vcpu * SCALAR_COUNT + DISCARDED_IN_IRR] += inIrr;
     this.scalars[vcpu * SCALAR_COUNT + DISCARDED_IN_ISR] += inIsr;
