@@ -147,19 +147,28 @@ export class RegionFinder {
     const indexOf = new Map(nodes.map((node, i) => [node.block.op, i]));
     const index = (block: Block | undefined): number => (block && indexOf.get(block.op)) ?? -1;
     const entries = new Set([0]);
+    const isInside = (i: number): boolean => i >= 0;
+    /** Where control goes within a function, calls gone over. */
+    const next: number[][] = [];
     for (const node of nodes) {
       for (const [offset, block] of node.targetBlocks) if (index(block) >= 0) node.direct.set(offset, index(block));
-      if (node.ending.kind === 'jump' || node.ending.kind === 'call') node.dynamic = node.candidates.map(([block]) => index(block)).filter((i) => i >= 0);
+      const { kind } = node.ending;
+      if (kind === 'jump' || kind === 'call') node.dynamic = node.candidates.map(([block]) => index(block)).filter(isInside);
+      next.push(kind === 'call' ? [index(node.returnBlock)].filter(isInside) : [...node.direct.values(), ...node.dynamic]);
     }
+    const returns = new Map<number, number[]>();
     for (const node of nodes) {
-      if (node.ending.kind !== 'call') continue;
-      const callees = [...node.direct.values(), ...node.dynamic];
-      const point = index(node.returnBlock);
+      const point = node.ending.kind === 'call' ? index(node.returnBlock) : -1;
       if (point < 0) continue;
-      const returns = callees.flatMap((callee) => returnsOf(callee, nodes, index));
-      for (const i of new Set(returns)) if (!nodes[i].dynamic.includes(point)) nodes[i].dynamic.push(point);
+      let comesBack = false;
+      for (const callee of [...node.direct.values(), ...node.dynamic]) {
+        const found = returns.get(callee) ?? returnsOf(callee, nodes, next);
+        returns.set(callee, found);
+        for (const i of found) if (!nodes[i].dynamic.includes(point)) nodes[i].dynamic.push(point);
+        comesBack ||= found.length > 0;
+      }
       // What is called, or ends, outside comes back from there.
-      if (!callees.length || !returns.length) entries.add(point);
+      if (!comesBack) entries.add(point);
     }
     for (const node of nodes) {
       node.dynamic.length = Math.min(node.dynamic.length, MAX_TARGETS);
@@ -260,15 +269,9 @@ function endingOf(d: Decoded, offset: number): Ending {
   }
 }
 
-/** The nodes with a return that what begins at `callee` comes to, going over the calls it makes. */
-function returnsOf(callee: number, nodes: readonly Found[], index: (block: Block | undefined) => number): number[] {
+/** The nodes with a return that what begins at `callee` comes to. */
+function returnsOf(callee: number, nodes: readonly Found[], next: readonly (readonly number[])[]): number[] {
   const seen = new Set([callee]);
-  const found: number[] = [];
-  for (const i of seen) {
-    const node = nodes[i];
-    if (node.ending.kind === 'return') found.push(i);
-    const next = node.ending.kind === 'call' ? [index(node.returnBlock)] : [...node.direct.values(), ...(node.ending.kind === 'jump' ? node.dynamic : [])];
-    for (const to of next) if (to >= 0) seen.add(to);
-  }
-  return found;
+  for (const i of seen) for (const to of next[i]) seen.add(to);
+  return [...seen].filter((i) => nodes[i].ending.kind === 'return');
 }
