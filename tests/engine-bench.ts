@@ -12,6 +12,7 @@ import * as state from '../src/cpu/state.ts';
 import { Activity, Cr0, Cr4, Efer, type Vcpu } from '../src/cpu/vcpu.ts';
 import { Engine } from '../src/engine/engine.ts';
 import type { Environment } from '../src/engine/environment.ts';
+import { JIT_POLICY, type JitPolicy } from '../src/engine/jit/jit.ts';
 import { CYCLES_SEEN, layOut } from '../src/engine/layout.ts';
 import { type Assembler, assembler } from '../src/guest/assembler/assembler.ts';
 import { GuestMemory } from '../src/memory/guest-memory.ts';
@@ -71,12 +72,15 @@ export interface StartState {
   vcpu?: Vcpu;
 }
 
+/** Compiles as machines do, but early: for programs that do not run for long. */
+export const JIT_EARLY: JitPolicy = { ...JIT_POLICY, hotEntries: 8192, veryHotEntries: 65536, patience: 1 << 16 };
+
 export interface BenchOptions {
   vcpus?: number;
   ramBytes?: number;
   operationBytes?: number;
   /** Compile hot code. */
-  jit?: boolean | 'force';
+  jit?: boolean | 'force' | JitPolicy;
   model?: CpuModel;
 }
 

@@ -3,7 +3,7 @@ import { type GuestProgram, MachineBench } from '../../tests/machine-bench.ts';
 import { ecx, edx } from '../guest/assembler/operands.ts';
 import { formatJitReport, formatRegion } from './jit-report.ts';
 
-const LOOP: GuestProgram = { main: (a) => a.mov(ecx, 100_000).label('again').add(edx, ecx).dec(ecx).jnz('again') };
+const LOOP: GuestProgram = { main: (a) => a.mov(ecx, 1_000_000).label('again').add(edx, ecx).dec(ecx).jnz('again') };
 
 describe('reports of the JIT', () => {
   const bench = new MachineBench(LOOP, { jit: true, jitClock: () => 0 });
@@ -13,7 +13,7 @@ describe('reports of the JIT', () => {
     const text = formatJitReport(bench.machine.jitReport());
     expect(text).toMatch(/^regions +\d+ in \d+ modules?; 0 dropped as stale, everything 0 times$/m);
     expect(text).toMatch(/^wasm +[\d,]+ bytes: [\d.]+ for an instruction, [\d.]+ for a guest's byte$/m);
-    expect(text).toMatch(/^retired +2\d\d,\d{3} of 3\d\d,\d{3} instructions in compiled code: \d\d\.\d%$/m);
+    expect(text).toMatch(/^retired +2,\d{3},\d{3} of 3,\d{3},\d{3} instructions in compiled code: \d\d\.\d%$/m);
     expect(text).toMatch(
       /^left +\d+ times, after [\d.]+ instructions: link \d+, jump \d+, budget \d+, slow path \d+, uncompiled \d+$/m,
     );

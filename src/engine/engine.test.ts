@@ -3,7 +3,7 @@
  * same run. So it is with compiled code, with little room for decoded code, and one instruction at a time.
  */
 import { beforeEach, describe, expect, it } from 'vitest';
-import { assemble, type BenchOptions, EngineBench, PAGE, READ_WRITE, USER_READ_WRITE } from '../../tests/engine-bench.ts';
+import { assemble, type BenchOptions, EngineBench, JIT_EARLY, PAGE, READ_WRITE, USER_READ_WRITE } from '../../tests/engine-bench.ts';
 import * as state from '../cpu/state.ts';
 import { Activity } from '../cpu/vcpu.ts';
 import type { Assembler } from '../guest/assembler/assembler.ts';
@@ -203,9 +203,9 @@ function randomProgram(random: RandomSource, turns: number): Uint8Array {
 
 describe.each<[string, BenchOptions]>([
   ['interpreted', { jit: false }],
-  ['compiled', { jit: true }],
+  ['compiled', { jit: JIT_EARLY }],
   ['compiled at first sight', { jit: 'force' }],
-  ['compiled, with room for little decoded code', { jit: true, operationBytes: 24 << 10 }],
+  ['compiled, with room for little decoded code', { jit: JIT_EARLY, operationBytes: 24 << 10 }],
   ['interpreted, with room for little decoded code', { jit: false, operationBytes: 17 << 10 }],
 ])('a random program, %s,', (name, options) => {
   const reference = new EngineBench({ jit: false });

@@ -18,7 +18,7 @@ import { FRUITLESS_FAULT_COST, MOST_FRUITLESS_FAULTS } from './event-delivery.ts
 import { createHelpers } from './helpers.ts';
 import type { InstructionWatcher } from './instruction-watcher.ts';
 import { createInterpreter, type Interpreter } from './interpreter.ts';
-import { JIT_FORCED, JIT_POLICY, Jit } from './jit/jit.ts';
+import { JIT_FORCED, JIT_POLICY, Jit, type JitPolicy } from './jit/jit.ts';
 import type { JitClock } from './jit/jit-statistics.ts';
 import * as L from './layout.ts';
 
@@ -75,8 +75,8 @@ export class Engine implements Mmu {
   private interrupted = false;
   private watcher: InstructionWatcher | undefined;
 
-  constructor(memory: GuestMemory, layout: L.Layout, environment: Environment, jit: boolean | 'force' = false, jitClock?: JitClock) {
-    const policy = jit === 'force' ? JIT_FORCED : JIT_POLICY;
+  constructor(memory: GuestMemory, layout: L.Layout, environment: Environment, jit: boolean | 'force' | JitPolicy = false, jitClock?: JitClock) {
+    const policy = jit === 'force' ? JIT_FORCED : typeof jit === 'object' ? jit : JIT_POLICY;
     this.memory = memory;
     this.layout = layout;
     this.environment = environment;
@@ -175,9 +175,9 @@ export class Engine implements Mmu {
     const { exports } = this.interpreter;
     const budgetWord = (base + state.BUDGET) >> 2;
     const { words } = this;
-    this.jit?.sliceBegins();
     this.running = vcpu.index;
-    this.setRetiredBase(vcpu, this.retiredBefore[vcpu.index] + budget);
+    const before = this.retiredBefore[vcpu.index];
+    this.setRetiredBase(vcpu, before + budget);
     this.exitRequested = false;
     words[budgetWord] = budget;
     words[(base + state.CURRENT_OP) >> 2] = 0;
@@ -212,6 +212,7 @@ export class Engine implements Mmu {
       this.retiredBefore[vcpu.index] = this.retired(vcpu);
       this.running = -1;
     }
+    this.jit?.sliceEnded(this.retiredBefore[vcpu.index] - before);
     return !this.exitRequested;
   }
 

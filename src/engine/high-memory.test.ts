@@ -3,7 +3,7 @@
  * access is made there, in the last page and across the middle.
  */
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { EngineBench, HUGE_PAGE, LARGE_PAGE, PAGE, Pf, READ_WRITE } from '../../tests/engine-bench.ts';
+import { EngineBench, HUGE_PAGE, JIT_EARLY, LARGE_PAGE, PAGE, Pf, READ_WRITE } from '../../tests/engine-bench.ts';
 import * as state from '../cpu/state.ts';
 import { byte, dword, eax, mem, oword, qword, rax, rbx, rcx, rdi, rdx, rsi, xmm0, xmm1 } from '../guest/assembler/operands.ts';
 import { FOUR_GIB, MAX_RAM_BYTES, MMIO_HOLE_BASE } from '../memory/guest-memory.ts';
@@ -14,7 +14,7 @@ const HIGH_BYTES = MAX_RAM_BYTES - MMIO_HOLE_BASE;
 let bench: EngineBench;
 
 beforeAll(() => {
-  bench = new EngineBench({ vcpus: 2, ramBytes: MAX_RAM_BYTES });
+  bench = new EngineBench({ vcpus: 2, ramBytes: MAX_RAM_BYTES, jit: JIT_EARLY });
 });
 beforeEach(() => bench.reset());
 const register = (offset: number): bigint => bench.vcpu.get64(offset);

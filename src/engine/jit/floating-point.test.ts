@@ -4,7 +4,7 @@
  */
 
 import { describe, expect, it } from 'vitest';
-import { EngineBench } from '../../../tests/engine-bench.ts';
+import { EngineBench, JIT_EARLY } from '../../../tests/engine-bench.ts';
 import * as state from '../../cpu/state.ts';
 import { RandomSource } from '../../machine/random.ts';
 
@@ -122,7 +122,7 @@ class Programs {
   }
 }
 
-const benches = [true, false].map((jit) => new EngineBench({ jit }));
+const benches = [JIT_EARLY, false].map((jit) => new EngineBench({ jit }));
 
 /** Runs a loop of `body`; everything that it may have changed, as text. */
 function outcome(bench: EngineBench, body: number[], data: bigint[], mxcsr: number): string[] {

@@ -4,8 +4,10 @@
  * and check the budget where it does, so a run is the same with and without them.
  *
  * Policy: of a block that is hot the region is found at once, while it is known where addresses lead; regions are compiled some at a
- * time, in one module. After 65,536 entries, when the counter has come round, the region is made anew, once, with what it calls inside. A
- * region goes when any of its blocks becomes stale. There may be so many of them; then all decoded code is dropped.
+ * time, in one module. V8's optimizing compiler, which soon follows, costs a hundred times what finding and building does, so code is
+ * compiled twice only where that pays: a region ends where another one begins, and what another region of its module contains is no
+ * region of its own unless it is still hot after that. A region that is entered very often is made anew, once, without these limits and with what it calls
+ * inside. A region goes when any of its blocks becomes stale. There may be so many of them; then all decoded code is dropped.
  */
 
 import * as state from '../../cpu/state.ts';
@@ -32,18 +34,18 @@ export interface JitPolicy {
   hotEntries: number;
   /** Entries that make one worth having in another's region. */
   warmEntries: number;
-  /** Regions to a module, and slices that less than these wait. */
+  /** Entries that make a region worth making anew with its callees. */
+  veryHotEntries: number;
+  /** Regions to a module, and how many instructions without a further one less than these wait. */
   batch: number;
-  slices: number;
-  /** Callees come into regions at once. */
-  callees: boolean;
+  patience: number;
   /** Regions there may be at a time, REGION_CAPACITY at most. */
   capacity: number;
 }
 
-export const JIT_POLICY: JitPolicy = { hotEntries: 8192, warmEntries: 500, batch: 8, slices: 4, callees: false, capacity: 16384 };
+export const JIT_POLICY: JitPolicy = { hotEntries: 32768, warmEntries: 500, veryHotEntries: 1 << 19, batch: 64, patience: 1 << 22, capacity: 16384 };
 /** Every block is compiled at first sight; eight to a module, for a boot has some 70,000 regions, and a module costs more than a region. Meanwhile they are interpreted. */
-export const JIT_FORCED: JitPolicy = { hotEntries: 1, warmEntries: 0, batch: 8, slices: 1, callees: true, capacity: REGION_CAPACITY };
+export const JIT_FORCED: JitPolicy = { hotEntries: 1, warmEntries: 0, veryHotEntries: 0, batch: 8, patience: 0, capacity: REGION_CAPACITY };
 
 interface Region {
   /** First operations of the blocks it is entered at, and of all its blocks. */
@@ -52,6 +54,13 @@ interface Region {
   tableIndex: number;
   /** What it calls is inside: it is not made anew any more. */
   hasCallees: boolean;
+  /** How often it was entered, about. */
+  entered: number;
+}
+
+interface Queued {
+  graph: RegionGraph;
+  withCallees: boolean;
 }
 
 export class Jit {
@@ -63,14 +72,14 @@ export class Jit {
   private readonly finder: RegionFinder;
   private readonly policy: JitPolicy;
   /** Regions to compile, by the operation of the hot block. */
-  private readonly queue = new Map<number, { graph: RegionGraph; withCallees: boolean }>();
+  private readonly queue = new Map<number, Queued>();
   /** Regions by the operation of each entry, and by that of each block. */
   private readonly regions = new Map<number, Region>();
   private readonly byBlock = new Map<number, Region[]>();
   private readonly rejected = new Set<number>();
   private readonly free: number[] = [];
   private readonly singles: SingleInstructions;
-  private slicesWaited = 0;
+  private waited = 0;
   private nextIndex: number;
 
   constructor(memory: GuestMemory, cache: BlockCache, interpreter: Interpreter, policy = JIT_POLICY, clock?: JitClock) {
@@ -80,7 +89,7 @@ export class Jit {
     this.cache = cache;
     this.interpreter = interpreter;
     this.words = new Int32Array(memory.memory.buffer);
-    this.finder = new RegionFinder(memory, cache, policy.warmEntries);
+    this.finder = new RegionFinder(memory, cache, policy.warmEntries, (op) => this.regions.has(op));
     this.nextIndex = interpreter.handlerCount;
     this.singles = new SingleInstructions(memory, cache, interpreter, {
       add: (module, imports, graph, name) => this.build(module, imports, graph, name) !== undefined,
@@ -91,23 +100,28 @@ export class Jit {
 
   /** A block is hot, once more perhaps, and the vCPU at `base` is about to run it. */
   hot(base: number, op: number): void {
-    const heat = this.memory.view.getUint16(op + L.OP_HEAT, true);
-    const veryHot = heat === 0;
-    if (veryHot) this.memory.view.setUint16(op + L.OP_HEAT, COUNTED, true);
-    const withCallees = veryHot || this.policy.callees;
+    const { view } = this.memory;
+    if (view.getUint16(op + L.OP_HEAT, true) === 0) view.setUint16(op + L.OP_HEAT, COUNTED, true);
+    const { hotEntries, veryHotEntries, batch } = this.policy;
+    const region = this.regions.get(op);
+    if (region) region.entered += hotEntries;
+    const withCallees = (region?.entered ?? 0) >= veryHotEntries;
     if (!this.isWorthMaking(op, withCallees) || this.rejected.has(op)) return;
     // Hot again already: it waits no longer.
     if (this.queue.has(op)) return this.compileQueue();
     const block = this.cache.blockOf(op);
     const mode = this.words[(base + state.CODE_MODE) >> 2];
     if (!block || (mode !== state.CODE_64 && mode !== state.CODE_32_FLAT)) return;
-    const codeBase = this.memory.view.getBigInt64(base + state.CODE_BASE, true);
+    const codeBase = view.getBigInt64(base + state.CODE_BASE, true);
     const graph = this.finder.find(block, { mode, vcpu: base, codeBase, x87Stack: this.x87Stack(base) }, withCallees);
     // A region of one instruction would cost more to enter than it saves.
-    const least = this.policy.hotEntries > 1 ? 2 : 1;
+    const least = hotEntries > 1 ? 2 : 1;
     if (!graph || (graph.nodes.length === 1 && graph.nodes[0].instructions.length < least)) this.rejected.add(op);
-    else this.queue.set(op, { graph, withCallees });
-    if (this.queue.size >= this.policy.batch) this.compileQueue();
+    else {
+      this.queue.set(op, { graph, withCallees });
+      this.waited = 0;
+    }
+    if (this.queue.size >= batch) this.compileQueue();
   }
 
   /** No region is entered at `op`, or one that lacks what it calls where that is wanted. */
@@ -116,23 +130,23 @@ export class Jit {
     return !region || (withCallees && !region.hasCallees);
   }
 
-  /** A slice begins: what is queued waits for company, but not for ever. */
-  sliceBegins(): void {
-    if (this.queue.size && ++this.slicesWaited >= this.policy.slices) this.compileQueue();
+  /** So many instructions have run: what is queued waits for company as long as some comes. */
+  sliceEnded(instructions: number): void {
+    if (!this.queue.size) return;
+    this.waited += instructions;
+    if (this.waited >= this.policy.patience) this.compileQueue();
   }
 
   /** Compiles what is queued. */
   private compileQueue(): void {
-    this.slicesWaited = 0;
+    this.waited = 0;
     const { statistics } = this;
     const start = statistics.now();
     const module = new ModuleBuilder();
     const imports = importForRegions(module, this.memory, this.interpreter);
     const built: Region[] = [];
     const records: Omit<RegionRecord, 'module'>[] = [];
-    for (const [op, { graph, withCallees }] of this.queue) {
-      // Another's return point may have become an entry of a region meanwhile.
-      if (!this.isWorthMaking(op, withCallees)) continue;
+    for (const [op, { graph, withCallees }] of this.chosen()) {
       const name = `r${built.length}`;
       const builder = this.build(module, imports, graph, name);
       if (!builder) {
@@ -141,7 +155,7 @@ export class Jit {
       }
       if (statistics.isCounting) records.push(this.recordOf(graph, builder, name));
       const entries = graph.entries.map((i) => graph.nodes[i].block.op).filter((entry) => entry === op || !this.regions.has(entry));
-      built.push({ entries, blocks: graph.nodes.map(({ block }) => block.op), tableIndex: 0, hasCallees: withCallees });
+      built.push({ entries, blocks: graph.nodes.map(({ block }) => block.op), tableIndex: 0, hasCallees: withCallees, entered: 0 });
     }
     this.queue.clear();
     if (!built.length) return;
@@ -151,6 +165,21 @@ export class Jit {
     const instance = this.instantiate(bytes);
     for (const record of records) statistics.records.push({ ...record, module: bytes });
     for (const [i, region] of built.entries()) this.install(region, instance.exports[`r${i}`] as () => void);
+  }
+
+  /** Of what is queued, what is to be compiled: not what a larger one of the same kind contains. */
+  private chosen(): [number, Queued][] {
+    const chosen: [number, Queued][] = [];
+    const contained = [new Set<number>(), new Set<number>()];
+    const queued = [...this.queue].sort(([, a], [, b]) => b.graph.nodes.length - a.graph.nodes.length);
+    for (const [op, region] of queued) {
+      const blocks = contained[region.withCallees ? 1 : 0];
+      // Another's return point may have become an entry of a region meanwhile.
+      if (blocks.has(op) || !this.isWorthMaking(op, region.withCallees)) continue;
+      for (const { block } of region.graph.nodes) blocks.add(block.op);
+      chosen.push([op, region]);
+    }
+    return chosen;
   }
 
   /** For tests: the instruction at `linear`, whose operations `BlockCache.single` made at `op`, is compiled when one that is to run has to be. */

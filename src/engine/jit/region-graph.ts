@@ -91,10 +91,12 @@ export class RegionFinder {
   private readonly decoder: Decoder;
   private readonly crossing = new Uint8Array(2 * 16);
   private readonly warmEntries: number;
+  private readonly isEntry: (op: number) => boolean;
 
-  /** Blocks are worth having in another's region from `warmEntries` on. */
-  constructor(memory: GuestMemory, cache: BlockCache, warmEntries: number) {
+  /** Blocks are worth having in another's region from `warmEntries` on. `isEntry` tells where regions are entered already. */
+  constructor(memory: GuestMemory, cache: BlockCache, warmEntries: number, isEntry: (op: number) => boolean) {
     this.warmEntries = warmEntries;
+    this.isEntry = isEntry;
     this.memory = memory;
     this.cache = cache;
     this.words = new Int32Array(memory.memory.buffer);
@@ -102,8 +104,8 @@ export class RegionFinder {
   }
 
   /**
-   * The region of `entry`; undefined where its code is none to compile. `withCallees`: what it calls comes in too, as far as there is room. That is
-   * worth its price, several times as much code, only for what runs very often.
+   * The region of `entry`; undefined where its code is none to compile. It ends where others begin. `withCallees`: what others contain comes in too, and
+   * what it calls, as far as there is room. That is worth its price, several times as much code, only for what runs very often.
    */
   find(entry: Block, context: CodeContext, withCallees: boolean): RegionGraph | undefined {
     const found = new Map<number, Found>();
@@ -114,7 +116,7 @@ export class RegionFinder {
       const next = own.shift() ?? (withCallees && instructions < MAX_INSTRUCTIONS_WITH_CALLEES ? called.shift() : undefined);
       if (!next) break;
       const [block, codeBase] = next;
-      if (found.has(block.op)) continue;
+      if (found.has(block.op) || (found.size && !withCallees && this.isEntry(block.op))) continue;
       const node = this.examine(block, codeBase, context);
       if (!node) continue;
       found.set(block.op, node);

@@ -1,7 +1,7 @@
 /** Programs whose control flow regions take in: each runs the same interpreted, compiled when hot, and compiled at first sight, in slices of any length. */
 
 import { describe, expect, it } from 'vitest';
-import { type BenchOptions, EngineBench, PAGE } from '../../../tests/engine-bench.ts';
+import { type BenchOptions, EngineBench, JIT_EARLY, PAGE } from '../../../tests/engine-bench.ts';
 import { Activity } from '../../cpu/vcpu.ts';
 import type { Assembler } from '../../guest/assembler/assembler.ts';
 import { al, byte, eax, ebp, ebx, ecx, edi, edx, mem, qword, r12, r15, rax, rbp, rbx, rcx, rdi, rdx, rsp, times } from '../../guest/assembler/operands.ts';
@@ -114,7 +114,7 @@ function outcome(bench: EngineBench, { build, offset = 0 }: Program, nextBudget:
 
 describe.each<[string, BenchOptions]>([
   ['interpreted', { jit: false }],
-  ['compiled when hot', {}],
+  ['compiled when hot', { jit: JIT_EARLY }],
   ['compiled at first sight', { jit: 'force' }],
 ])('%s,', (name, options) => {
   const reference = new EngineBench({ jit: false });
