@@ -2,7 +2,6 @@
 
 import { xgetbv } from '../cpu/control-registers.ts';
 import { Access, MMIO } from '../cpu/mmu.ts';
-import { comparePackedStrings } from '../cpu/pcmpstr.ts';
 import { SseUnit } from '../cpu/sse-unit.ts';
 import * as state from '../cpu/state.ts';
 import { Cr0, Cr4, generalProtection, raise, undefinedOpcode, type Vcpu, Vector } from '../cpu/vcpu.ts';
@@ -103,9 +102,6 @@ export function floatingPointHelpers(engine: Engine): Helpers {
       if (at(base).get64(state.CR4) & Cr4.osxmmexcpt) raise(Vector.simd);
       undefinedOpcode();
     },
-
-    comparePackedStrings: (base: number, control: number, firstLength: number, secondLength: number): number =>
-      comparePackedStrings(new DataView(memory.buffer, base + state.ARGUMENT, 32), control, firstLength, secondLength),
 
     /** An x87 operation with its ST number; the memory operand is in ARGUMENT 1 and 2. */
     x87: (base: number, operation: number): number => x87.execute(base, operation, base + state.ARGUMENT + 8),

@@ -1,5 +1,4 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { comparePackedStrings } from '../cpu/pcmpstr.ts';
 import { SseUnit } from '../cpu/sse-unit.ts';
 import * as state from '../cpu/state.ts';
 import { apply, type Expression, i32, i64, type Operand as Value, v128 } from '../wasm/expression.ts';
@@ -134,22 +133,19 @@ class Machine {
   constructor(list: readonly Form[]) {
     const module = new ModuleBuilder();
     module.importMemory(this.memory);
-    const compare = module.importFunction('comparePackedStrings', { parameters: ['i32', 'i32', 'i32'], results: ['i32'] });
     const sse = module.importFunction('sse', { parameters: ['i32', 'i32'], results: [] });
     const raise = module.importFunction('raise', { parameters: ['i32'], results: [] });
     for (const [i, form] of list.entries()) {
       const f = module.function(`f${i}`, { parameters: [], results: [] });
       form.instruction.semantics(
-        this.semantics(f, compare, sse, raise),
+        this.semantics(f, sse, raise),
         ...form.encoding.operands.map((o) => this.operand(f, form, o)),
       );
       module.export(f);
     }
-    const operands = new DataView(this.memory.buffer, state.ARGUMENT, 32);
     const unit = new SseUnit(this.memory.buffer);
     const env = {
       memory: this.memory,
-      comparePackedStrings: (control: number, a: number, b: number) => comparePackedStrings(operands, control, a, b),
       sse: (operation: number, detail: number) => {
         this.asked = operation;
         unit.execute(0, operation, detail);
@@ -211,7 +207,7 @@ class Machine {
     return new Slot(f, inMemory ? 'memory' : 'register', bits, inMemory ? MEMORY_OPERAND : place()) as unknown as Operand;
   }
 
-  private semantics(f: FunctionBuilder, compare: FunctionReference, sse: FunctionReference, raise: FunctionReference): Semantics {
+  private semantics(f: FunctionBuilder, sse: FunctionReference, raise: FunctionReference): Semantics {
     const flagPlaces = { zero: state.FLAG_ZERO, sign: state.FLAG_SIGN, carry: state.FLAG_CARRY, overflow: state.FLAG_OVERFLOW };
     const x = {
       f,
@@ -237,7 +233,7 @@ class Machine {
       isNormal: () => false,
       shared: ({ build }: SharedFunction, ...operands: Expression[]) => build(f, ...operands.map((operand) => f.let(operand))),
       raiseWithCode: (vector: number) => f.call(raise, vector),
-      helper: (name: string, ...operands: Value[]) => f.call(name === 'sse' ? sse : compare, ...operands),
+      helper: (_name: string, ...operands: Value[]) => f.call(sse, ...operands),
       argument: (index: number) => f.let(STATE.load('i64.load', state.ARGUMENT + 8 * index)),
       setArgument: (index: number, value: Expression) => f.store('i64.store', STATE, value, state.ARGUMENT + 8 * index),
     };

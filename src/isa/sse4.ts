@@ -3,9 +3,9 @@
  * Rounding and dot products do with MXCSR as sse-float.ts does.
  */
 
-import { FIRST_ENDS, IMPLICIT_LENGTH, SECOND_ENDS } from '../cpu/pcmpstr.ts';
 import { apply, type Expression, i32, i64, select } from '../wasm/expression.ts';
 import { instruction } from './instruction.ts';
+import { COMPARE_EXPLICIT, COMPARE_IMPLICIT } from './packed-strings.ts';
 import type { Semantics } from './semantics.ts';
 import {
   arithmetic,
@@ -24,13 +24,10 @@ import {
   byteOf,
   bytesFrom,
   gather,
-  halves,
-  high64,
   type LaneBits,
   lanesByBits,
   lanesOf,
   LOW_64,
-  low64,
   merge,
   oneLane,
   pick,
@@ -306,23 +303,25 @@ for (const [opcode, lengths, result] of [
       { access: 'rrr', unaligned: true, feature: 'sse4_2' },
       (x, first, second, immediate) => {
         x.requireSse();
-        const { f } = x;
         const b = second.vector();
         const a = first.vector();
         const control = byteOf(x, immediate);
-        for (const [i, half] of [low64(a), high64(a), low64(b), high64(b)].entries()) x.setArgument(i, half);
-        const length = (register: number): Expression =>
-          lengths === 'E' ? explicitLength(x, register, bits) : i32(IMPLICIT_LENGTH);
-        const found = f.let(x.helper('comparePackedStrings', control, length(0), length(2)));
-        const matches = f.let(found.and(0xffff));
-        const words = f.let(control.and(1));
-        const wholeOrLast = f.let(control.and(0x40));
+        const [matches, firstEnds, secondEnds] =
+          lengths === 'I'
+            ? x.shared(COMPARE_IMPLICIT, control, a, b)
+            : x.shared(COMPARE_EXPLICIT, control, a, b, explicitLength(x, 0, bits), explicitLength(x, 2, bits));
+        const words = control.and(1);
+        const wholeOrLast = control.and(0x40);
         if (result === 'I') {
-          const index = select(wholeOrLast, i32(31).sub(matches.clz()), matches.ctz());
-          x.gpr(1, 32).write(select(matches.eqz(), i32(16).shrU(words), index).extendU());
+          // Where nothing matches: the number of elements.
+          const end = i32(1 << 16).shrU(words.shl(3));
+          const last = select(matches, i32(31).sub(matches.clz()), end.ctz());
+          x.gpr(1, 32).write(select(wholeOrLast, last, matches.or(end).ctz()).extendU());
         } else {
-          const eightBytes = (bits: Expression): Expression => low64(lanesByBits(bits, 8, (lane) => lane & 7));
-          const bytes = halves(eightBytes(matches), eightBytes(matches.shrU(8)));
+          const byHalves = splat(16, matches);
+          const bits = gather(byHalves, byHalves, 8, (lane) => lane >> 3);
+          const weights = lanesOf(8, (lane) => 1 << (lane & 7));
+          const bytes = apply('i8x16.eq', bits.and(weights), weights);
           const expanded = select(
             words,
             lanesByBits(matches, 16, (lane) => lane),
@@ -332,9 +331,9 @@ for (const [opcode, lengths, result] of [
         }
         x.setFlags({
           carry: matches.nonZero().extendU().shl(63),
-          zero: found.and(SECOND_ENDS).eqz().extendU(),
+          zero: secondEnds.eqz().extendU(),
           // PF is clear.
-          sign: found.and(FIRST_ENDS).extendU().shl(47).or(1),
+          sign: firstEnds.extendU().shl(63).or(1),
           overflow: matches.extendU().shl(63),
         });
       },

@@ -63,7 +63,7 @@ export function interleave(a: Expression, b: Expression, bits: LaneBits, half: 0
 export const byteOf = (x: Semantics, immediate: Operand): Expression => x.f.let(immediate.unsigned().wrap());
 
 /** The number a constant stands for, or null where it is known only when the code runs. */
-const known = (value: Expression): number | null => (value.kind === 'const' ? Number(value.immediate) : null);
+export const known = (value: Expression): number | null => (value.kind === 'const' ? Number(value.immediate) : null);
 
 /** `alternatives[index]`, of which only the one needed is computed; anything past the last counts as the last. */
 export function pick(x: Semantics, index: Expression, ...alternatives: Expression[]): Expression {

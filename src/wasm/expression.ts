@@ -179,11 +179,11 @@ export const f64 = (value: number): Expression => constant('f64', value);
 export const v128 = (low: bigint, high: bigint): Expression =>
   constant('v128', (BigInt.asUintN(64, high) << 64n) | BigInt.asUintN(64, low));
 
-/** `condition` (an i32) picks `ifTrue` or `ifFalse`; both are computed. */
+/** `condition` (an i32) picks `ifTrue` or `ifFalse`; both are computed, unless it is a constant. */
 export function select(condition: Expression, ifTrue: Expression, ifFalse: Expression): Expression {
   if (condition.type !== 'i32' || ifTrue.type !== ifFalse.type) throw new Error(`select wants an i32 and two of a type: ${condition} ? ${ifTrue} : ${ifFalse}`);
-  if (ifTrue.type !== 'v128') return new Expression('select', ifTrue.type, null, [ifTrue, ifFalse, condition], 0);
-  return new Expression('select', 'v128', null, [ifTrue, ifFalse, condition], 0);
+  if (condition.kind === 'const') return condition.immediate ? ifTrue : ifFalse;
+  return new Expression('select', ifTrue.type, null, [ifTrue, ifFalse, condition], 0);
 }
 
 /** The instruction `name` on `operands`; plain numbers become constants of the type it wants. */
@@ -222,6 +222,10 @@ function fold(name: string, a: number | bigint, b: number | bigint | undefined):
     case 'i32.add': return i32(Number(BigInt.asIntN(32, x + y)));
     case 'i32.sub': return i32(Number(BigInt.asIntN(32, x - y)));
     case 'i32.and': return i32(Number(x & y));
+    case 'i32.or': return i32(Number(x | y));
+    case 'i32.xor': return i32(Number(x ^ y));
+    case 'i32.ctz': return i32(Number(x === 0n ? 32 : 31 - Math.clz32(Number(x & -x))));
+    case 'i32.shr_u': return i32(Number(BigInt.asUintN(32, x) >> (y & 31n)));
     case 'i32.shl': return i32(Number(BigInt.asIntN(32, x << (y & 31n))));
     case 'i64.add': return i64(x + y);
     case 'i64.sub': return i64(x - y);
