@@ -329,6 +329,7 @@ export class InterpreterSemantics implements Semantics {
   readonly longMode: boolean;
   readonly mode: HandlerMode;
   readonly repeat: 'none' | 'rep' | 'repne';
+  readonly isCompiled: boolean = false;
   /** Whether the semantics asked for the address size: if not, one handler does for all. */
   usesAddressBits = false;
   private entersMmx = false;
@@ -599,6 +600,8 @@ export class InterpreterSemantics implements Semantics {
     );
     return f.let(f.get(linear));
   }
+
+  ramAtHand(_address: Expression, _bytes: Expression, _access: 'read' | 'write'): Expression { throw new Error('handlers go by pieces'); }
 
   wroteBulk(linear: Expression, bytes: Expression): void {
     this.f.call(this.targets.codeCheck, linear, bytes);

@@ -142,6 +142,8 @@ export interface Semantics {
 
   /** Linear address of the RAM at a guest-virtual address, -1 for MMIO: for a run of bytes within its page. Checked for the access; may fault. */
   bulk(address: Expression, access: 'read' | 'write'): Expression;
+  /** In compiled code: linear address of the RAM of `bytes` (an i32, 1 to 4,096) from an address on, in one page; declines where that is not at hand. */
+  ramAtHand(address: Expression, bytes: Expression, access: 'read' | 'write'): Expression;
   /** RAM found by `bulk` for writing has been written: code decoded from there is dropped. */
   wroteBulk(linear: Expression, bytes: Expression): void;
 
@@ -189,6 +191,8 @@ export interface Semantics {
   enterMmx(): void;
   /** The checks of `enterMmx` alone. */
   requireMmx(): void;
+  /** Whether this is compiled code, which does what is frequent and declines the rest. */
+  readonly isCompiled: boolean;
   /** In compiled code: leaves the instruction, of which nothing has happened yet, to the interpreter. False in the interpreter. */
   decline(): boolean;
   /** Whether the bits `mask` of MXCSR are others than `expected`: an i32, 0 or 1. */

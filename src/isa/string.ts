@@ -1,11 +1,12 @@
 /**
  * String instructions. SDM 2B MOVS, CMPS, SCAS, LODS, STOS, INS, OUTS. With REP, what lies within one page at source
  * and destination goes at once (memory.copy, memory.fill); every such piece leaves the registers as after so many
- * iterations, so faults are precise and a long copy can be interrupted.
+ * iterations, so faults are precise and a long copy can be interrupted. Compiled code does what is one such piece, without a call.
  */
 
 import * as state from '../cpu/state.ts';
-import { type Expression, i32, i64, select } from '../wasm/expression.ts';
+import { apply, type Expression, i32, i64, select } from '../wasm/expression.ts';
+import type { FunctionBuilder } from '../wasm/function-builder.ts';
 import { instruction } from './instruction.ts';
 import type { Bits, Operand, Semantics } from './semantics.ts';
 
@@ -74,6 +75,82 @@ function wholeElements(x: Semantics, bits: number, ...addresses: Expression[]): 
   return f.let(select(x.direction().gtS(0), minimum(limited, f.let(bytes.shrU(shift))), i32(0)));
 }
 
+// --- Compiled code: the whole of a repetition, or nothing -----------------------------------------------
+
+/** Runs `body` with the bytes to go (an i32, 1 to a page) where RCX is not 0; more of them, and going down, is declined. */
+function atOnce(x: Semantics, bits: Bits, body: (length: Expression) => void): void {
+  const { f } = x;
+  const left = count(x).unsigned();
+  f.if(left.nonZero(), () => {
+    f.if(left.gtU((PAGE * 8) / bits).or(x.direction().ltS(0)), () => void x.decline());
+    body(f.let(left.wrap().shl(Math.log2(bits / 8))));
+    count(x).write(i64(0));
+  });
+}
+
+type Width = 1 | 2 | 4 | 8 | 16;
+const LOAD = { 1: 'i64.load8_u', 2: 'i64.load16_u', 4: 'i64.load32_u', 8: 'i64.load', 16: 'v128.load' } as const;
+const STORE = { 1: 'i64.store8', 2: 'i64.store16', 4: 'i64.store32', 8: 'i64.store', 16: 'v128.store' } as const;
+
+/** Reads what goes to so many bytes at these distances from the start; what comes back writes it there. */
+type Piece = (width: Width, ...distances: Expression[]) => () => void;
+
+/**
+ * Goes over `length` bytes (an i32, elements of `bits`) in pieces that a load and a store take. The last ones may overlap those before them: so
+ * they are read before anything is written.
+ */
+function inPieces(f: FunctionBuilder, bits: Bits, length: Expression, piece: Piece): void {
+  const shorter = (width: Width): void => {
+    if (width === bits / 8) piece(width, i32(0))();
+    else f.if(length.geU(width), () => piece(width, i32(0), length.sub(width))(), () => shorter((width / 2) as Width));
+  };
+  const long = (): void => {
+    const end = f.let(length.sub(32));
+    const writeEnd = piece(16, end, f.let(length.sub(16)));
+    const at = f.local('i32');
+    f.set(at, 0);
+    f.loop((again) => {
+      piece(16, f.get(at), f.get(at).add(16))();
+      f.set(at, f.get(at).add(32));
+      f.branchIf(again, f.get(at).ltU(end));
+    });
+    writeEnd();
+  };
+  f.if(length.geU(32), long, () => shorter(16));
+}
+
+function copyAtOnce(x: Semantics, bits: Bits): void {
+  const { f } = x;
+  atOnce(x, bits, (length) => {
+    const from = x.ramAtHand(sourceAddress(x, bits), length, 'read');
+    const to = x.ramAtHand(destinationAddress(x, bits, 'write'), length, 'write');
+    // A destination that begins inside the source repeats what was just written.
+    f.if(to.sub(from).ltU(length), () => void x.decline());
+    inPieces(f, bits, length, (width, ...distances) => {
+      const values = distances.map((distance) => f.let(from.add(distance).load(LOAD[width])));
+      return () => { for (const [i, distance] of distances.entries()) f.store(STORE[width], to.add(distance), values[i]); };
+    });
+    const moved = f.let(length.extendU());
+    advance(source(x), moved);
+    advance(destination(x), moved);
+  });
+}
+
+function fillAtOnce(x: Semantics, bits: Bits): void {
+  const { f } = x;
+  const value = f.let(x.gpr(0, bits).unsigned().mul((2n ** 64n - 1n) / (2n ** BigInt(bits) - 1n)));
+  atOnce(x, bits, (length) => {
+    const to = x.ramAtHand(destinationAddress(x, bits, 'write'), length, 'write');
+    const wide = f.let(apply('i64x2.splat', value));
+    inPieces(f, bits, length, (width, ...distances) => () => {
+      for (const distance of distances) f.store(STORE[width], to.add(distance), width === 16 ? wide : value);
+    });
+    advance(destination(x), f.let(length.extendU()));
+  });
+}
+
+// --- Definitions --------------------------------------------------------------------------------------
+
 const SIZES: [suffix: string, bits: Bits, opcode: number, size: string, modifier: string][] = [
   ['B', 8, 0, 'b', ''],
   ['W', 16, 1, 'v', ' ; s16'],
@@ -87,6 +164,7 @@ for (const [suffix, bits, offset, size, modifier] of SIZES) {
   const shift = Math.log2(bytes);
 
   instruction(`MOVS${suffix}`, `${opcode(0xa4, offset)} Y${size} X${size}${modifier}`, { repeat: 'rep', addressed: true, modal: true }, (x) => {
+    if (x.isCompiled && x.repeat !== 'none') return copyAtOnce(x, bits);
     const { f } = x;
     repeated(x, (again) => {
       const from = sourceAddress(x, bits);
@@ -123,6 +201,7 @@ for (const [suffix, bits, offset, size, modifier] of SIZES) {
   });
 
   instruction(`STOS${suffix}`, `${opcode(0xaa, offset)} Y${size}${modifier}`, { repeat: 'rep', addressed: true, modal: true }, (x) => {
+    if (x.isCompiled && x.repeat !== 'none') return fillAtOnce(x, bits);
     const { f } = x;
     const value = x.gpr(0, bits).unsigned();
     repeated(x, (again) => {

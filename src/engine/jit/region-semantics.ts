@@ -235,6 +235,7 @@ export interface Place {
 }
 
 export class RegionSemantics extends InterpreterSemantics {
+  override readonly isCompiled = true;
   readonly region: RegionState;
   private readonly place: Place;
   private readonly decoded: Decoded;
@@ -253,7 +254,6 @@ export class RegionSemantics extends InterpreterSemantics {
     const { base, index, scale, segment, addressBits, operandBits } = decoded;
     const displacement = decoded.displacement + (base === RIP_BASE ? place.nextIp : 0) + (instruction.addressAfterPop && base === 4 ? operandBits / 8 : 0);
     this.parts = { base, index, scale, segment, addressBits, displacement };
-    if (this.repeat !== 'none') throw new Unsupported('repeated');
     if (encoding.vex && !this.longMode) throw new Unsupported('VEX');
   }
 
@@ -407,9 +407,18 @@ export class RegionSemantics extends InterpreterSemantics {
     this.f.unreachable();
   }
 
-  override bulk(): Expression {
-    throw new Unsupported('bulk');
+  override ramAtHand(address: Expression, bytes: Expression, access: 'read' | 'write'): Expression {
+    const { f } = this;
+    const from = f.let(address);
+    const last = from.add(bytes.extendU()).sub(1);
+    const tag = access === 'write' ? L.TLB_WRITE : L.TLB_READ;
+    const { entry } = this.probe(from, 1, tag);
+    f.if(entry.load('i64.load', tag).ne(last.and(-4096)), () => this.interpret());
+    return f.let(this.hostOf(from, entry));
   }
+
+  override bulk(): Expression { throw new Unsupported('by pieces'); }
+  override restart(): void { throw new Unsupported('by pieces'); }
 
   override dataSegmentBase(): Expression {
     return this.decoded.segment >= FS ? this.state64(state.SEGMENT + this.decoded.segment * state.SEGMENT_SIZE) : i64(0);
