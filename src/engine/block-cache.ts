@@ -21,7 +21,7 @@ const CR_OR_DR = new Set(['C', 'D', 'i']);
 const SINGLE_OPERATIONS = 5;
 const MAX_INSTRUCTION_BYTES = 15;
 /** Interrupts stay shut until the instruction after this one has run. MOV SS, which does the same, ends its block. */
-const SHADOWING = 'STI';
+export const SHADOWING = 'STI';
 
 export interface Block {
   op: number;

@@ -128,7 +128,7 @@ const toFloat = (value: Expression, bits: 32 | 64): Expression =>
 
 const toVector = (low: Expression): Expression => v128(0n, 0n).lane('i64x2.replace_lane', 0, low);
 
-class RegisterOperand implements Operand {
+export class RegisterOperand implements Operand {
   readonly kind = 'register';
   readonly bits: number;
   protected readonly f: FunctionBuilder;

@@ -44,12 +44,15 @@ instruction('CLI', 'FA', {}, (x) => {
 instruction('STI', 'FB', {}, (x) => {
   withIoPrivilege(x, true, () => {
     const flags = x.state64(state.RFLAGS);
-    x.setState64(state.RFLAGS, flags.or(IF));
+    const enabled = x.f.let(flags.or(IF));
     // Something waits: leave, and run one more instruction before it is delivered.
     x.f.if(x.state32(state.EVENT_PENDING).and(flags.and(IF).eqz()), () => {
+      if (x.decline()) return;
+      x.setState64(state.RFLAGS, enabled);
       x.setState32(state.INTERRUPT_SHADOW, 1);
       x.leave();
     });
+    x.setState64(state.RFLAGS, enabled);
   });
 });
 
@@ -393,7 +396,10 @@ function returnWithin64BitCode(x: Semantics): void {
 }
 
 instruction('IRET', sized('CF'), { ends: 'block', modal: true }, (x) => {
-  if (x.longMode && x.operandBits === 64) returnWithin64BitCode(x);
+  if (x.longMode && x.operandBits === 64) {
+    returnWithin64BitCode(x);
+    if (x.decline()) return;
+  }
   x.helper('iret', i32(x.operandBits));
   // An event that waited for interrupts is the run loop's business, and so is one instruction without breakpoints.
   x.f.if(x.state32(state.EVENT_PENDING).or(x.state32(state.RFLAGS).and(RF)), () => x.leaveAtRip());

@@ -3,6 +3,7 @@
 import { type Decoded, isX87 } from '../../isa/decoder.ts';
 import { type Expression, i32 } from '../../wasm/expression.ts';
 import type { FunctionBuilder } from '../../wasm/function-builder.ts';
+import { SHADOWING } from '../block-cache.ts';
 import type { HandlerTargets } from '../interpreter-semantics.ts';
 import type { RegionImports } from './region-imports.ts';
 import type { JitStatistics } from './jit-statistics.ts';
@@ -102,7 +103,9 @@ export class RegionBuilder {
     }
     if (decoded.form.instruction.ends === 'block') return false;
     if (offset !== node.instructions[node.instructions.length - 1].offset) return true;
-    this.go(index, nextIp, 'through');
+    // What closes a block behind STI sees to it that one more instruction runs before an interrupt.
+    if (decoded.form.instruction.mnemonic === SHADOWING) region.fallThrough(node.last);
+    else this.go(index, nextIp, 'through');
     return false;
   }
 

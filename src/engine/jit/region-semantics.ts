@@ -11,13 +11,15 @@ import type { X87Stack } from '../../isa/x87-stack.ts';
 import type { Bits, FlagWords, Operand, SharedFunction } from '../../isa/semantics.ts';
 import { type Expression, i32, i64, type Operand as Value } from '../../wasm/expression.ts';
 import type { FunctionReference, Local } from '../../wasm/function-builder.ts';
-import { type HandlerTargets, ImmediateOperand, InterpreterSemantics, MemoryOperand, sizeBits, STORE, toInteger } from '../interpreter-semantics.ts';
+import { type HandlerTargets, ImmediateOperand, InterpreterSemantics, MemoryOperand, RegisterOperand, sizeBits, STORE, toInteger } from '../interpreter-semantics.ts';
 import * as L from '../layout.ts';
 import type { RegionState } from './region-state.ts';
 import { QuickStack } from './region-x87.ts';
 import { Unsupported } from './unsupported.ts';
 
 const [ES, SS, DS, FS] = [0, 2, 3, 4];
+/** ES, CS, SS, DS, FS and GS. */
+const SEGMENTS = 6;
 /** Segments that flat code finds to be all memory. */
 const isFlat = (segment: number): boolean => segment === ES || segment === SS || segment === DS;
 
@@ -278,6 +280,12 @@ export class RegionSemantics extends InterpreterSemantics {
       case 'XMM0': return new LocalVector(region, 0, 128);
       case 'P': return mmx(d.reg & 7);
       case 'Q': case 'N': return mmx(d.rm & 7);
+      case 'S': {
+        const number = d.reg & 7;
+        if (number >= SEGMENTS) throw new Unsupported('no segment');
+        return new RegisterOperand(this.f, 16, this.vcpu, state.SEGMENT + number * state.SEGMENT_SIZE + state.SEGMENT_SELECTOR, i32(number));
+      }
+      case 'C': return new RegisterOperand(this.f, 64, this.vcpu, 0, i32(d.reg));
       case 'i': return new StackRegister(d.opcodeRegister & 7);
       case 'I': case 'sI': {
         if (immediateIndex > 0) return new ImmediateOperand(this.f, bits, i64(d.immediate2));
@@ -478,9 +486,19 @@ export class RegionSemantics extends InterpreterSemantics {
 
   override next(): void {}
   override enter(): void { throw new Unsupported('enter'); }
-  override updateTranslation(): void { throw new Unsupported('translation'); }
   override leave(): void { throw new Unsupported('leave'); }
-  override leaveAtRip(): void { throw new Unsupported('leave'); }
+
+  /** Nothing of the block is behind an instruction that ends so. */
+  override leaveAtRip(): void {
+    if (this.f.mark().labels === this.baseDepth) this.left = true;
+    this.region.stop(this.state64(state.RIP));
+  }
+
+  override updateTranslation(): void {
+    super.updateTranslation();
+    this.region.translationChanged();
+  }
+
   override continueAtRip(): void { throw new Unsupported('continue'); }
 
   // --- What the interpreter does ------------------------------------------------------------------------

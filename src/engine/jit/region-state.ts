@@ -126,6 +126,13 @@ export class RegionState {
     return entry.local;
   }
 
+  /** Another translation context applies. */
+  translationChanged(): void {
+    const { f } = this;
+    f.set(this.tlbBaseLocal, f.parameter(0).load('i32.load', state.TLB_BASE));
+    f.set(this.jumpMode, this.generation());
+  }
+
   /** Another block begins. */
   beginBlock(): void {
     this.comparison = null;

@@ -1,10 +1,11 @@
 /** Programs whose control flow regions take in: each runs the same interpreted, compiled when hot, and compiled at first sight, in slices of any length. */
 
 import { describe, expect, it } from 'vitest';
-import { type BenchOptions, EngineBench, JIT_EARLY, PAGE } from '../../../tests/engine-bench.ts';
-import { Activity } from '../../cpu/vcpu.ts';
+import { type BenchOptions, EngineBench, JIT_EARLY, KERNEL_STACK, PAGE, USER_READ_WRITE } from '../../../tests/engine-bench.ts';
+import * as state from '../../cpu/state.ts';
+import { Activity, Cr4 } from '../../cpu/vcpu.ts';
 import type { Assembler } from '../../guest/assembler/assembler.ts';
-import { al, byte, eax, ebp, ebx, ecx, edi, edx, mem, qword, r12, r15, rax, rbp, rbx, rcx, rdi, rdx, rsp, times } from '../../guest/assembler/operands.ts';
+import { al, byte, cr2, ds, eax, ebp, ebx, ecx, edi, edx, mem, qword, r8, r12, r13, r14, r15, rax, rbp, rbx, rcx, rdi, rdx, rsp, times } from '../../guest/assembler/operands.ts';
 import { RandomSource } from '../../machine/random.ts';
 
 const CODE = 0x40_0000n;
@@ -112,6 +113,49 @@ function outcome(bench: EngineBench, { build, offset = 0 }: Program, nextBudget:
   return { retired: engine.retired(vcpu) - before, rip: vcpu.rip, flags: vcpu.rflags, registers };
 }
 
+const KERNEL_CODE = 0xffff_9000_0000_0000n;
+const INTERRUPT_HANDLER = KERNEL_CODE + BigInt(PAGE);
+const KERNEL_DATA = KERNEL_CODE + BigInt(2 * PAGE);
+const USER_DATA = TABLE;
+const TURNS_IN_KERNEL = 30_000;
+
+/** A user program that calls its kernel again and again, under SMAP, with interrupts wherever a slice ends. */
+function systemCalls(bench: EngineBench): unknown {
+  bench.reset();
+  const { engine, vcpu } = bench;
+  bench.program(CODE, (a) => {
+    a.mov(r15, TURNS_IN_KERNEL).label('turn').mov(eax, 1).syscall().add(rbx, rax).dec(r15).jnz('turn').xor(eax, eax).syscall();
+  }, USER_READ_WRITE);
+  bench.program(KERNEL_CODE, (a) => {
+    a.test(eax, eax).jz('end').swapgs().mov(r13, rsp).mov(rsp, KERNEL_STACK).mov(r12, USER_DATA);
+    a.stac().inc(qword(r12)).mov(rax, qword(r12)).clac().mov(r8, cr2).add(rax, r8).mov(r8, ds).add(rax, r8).test(r15, 1).jz('behind');
+    // STI is the last of its block's 64: what is behind it still comes before an interrupt.
+    nops(a, 63).sti().label('behind').inc(r14).add(rax, r14).nop().cli().mov(rsp, r13).swapgs().sysretq();
+    a.label('end').hlt();
+  });
+  bench.program(INTERRUPT_HANDLER, (a) => a.push(rax).mov(rax, KERNEL_DATA).inc(qword(rax)).add(qword(rax, 8), r14).pop(rax).iretq());
+  const [userData, kernelData] = [bench.frame(), bench.frame()];
+  bench.map(USER_DATA, userData, USER_READ_WRITE);
+  bench.map(KERNEL_DATA, kernelData);
+  bench.setGate(0x40, { handler: INTERRUPT_HANDLER });
+  for (let number = 0; number < 16; number++) vcpu.setRegister(number, 0n);
+  vcpu.set64(state.STAR, (0x18n << 48n) | (0x08n << 32n));
+  vcpu.set64(state.LSTAR, KERNEL_CODE);
+  vcpu.set64(state.SFMASK, 0x4_0700n);
+  vcpu.set64(state.CR2, 0x1234n);
+  vcpu.set64(state.CR4, vcpu.get64(state.CR4) | Cr4.smap);
+  bench.start({ rip: CODE, cpl: 3, rflags: 0x202n });
+  const random = new RandomSource(5);
+  const before = engine.retired(vcpu);
+  while (vcpu.activity === Activity.running) {
+    engine.run(vcpu, 1 + Number(random.next64() % 300n));
+    if (random.next32() % 2) bench.interrupt(0x40);
+  }
+  const registers = Array.from({ length: 16 }, (_, number) => vcpu.register(number));
+  const data = [userData, kernelData, kernelData + 8].map((physical) => bench.readPhysical(physical));
+  return { retired: engine.retired(vcpu) - before, rip: vcpu.rip, flags: vcpu.rflags, registers, data };
+}
+
 describe.each<[string, BenchOptions]>([
   ['interpreted', { jit: false }],
   ['compiled when hot', { jit: JIT_EARLY }],
@@ -127,6 +171,14 @@ describe.each<[string, BenchOptions]>([
     expect(outcome(bench, program, () => 10_000)).toEqual(whole);
     expect(outcome(bench, program, () => 1 + Number(random.next64() % 2_000n))).toEqual(whole);
     if (name !== 'interpreted') expect(bench.engine.jit?.statistics.regions).toBeGreaterThan(regions);
+  });
+
+  it('system calls and interrupts', { timeout: 60_000 }, () => {
+    const expected = systemCalls(reference) as { rip: bigint; data: bigint[] };
+    expect(expected.rip).toBeGreaterThan(KERNEL_CODE);
+    expect(expected.data[0]).toBe(BigInt(TURNS_IN_KERNEL));
+    expect(expected.data[1]).toBeGreaterThan(200n);
+    expect(systemCalls(bench)).toEqual(expected);
   });
 
   it('a callee in a page that is mapped elsewhere meanwhile', () => {
