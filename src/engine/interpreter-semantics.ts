@@ -14,6 +14,7 @@ import { apply, type Expression, i32, i64, type Operand as Value, select, v128 }
 import type { FunctionBuilder, FunctionReference, Local, Signature } from '../wasm/function-builder.ts';
 import { jumpBlock, jumpEntry, jumpHit } from './jump-cache.ts';
 import type { X87Stack } from '../isa/x87-stack.ts';
+import { flagsOfAddition, flagsOfLogic, flagsOfSubtraction } from './flag-words.ts';
 import * as L from './layout.ts';
 import { StateStack } from './x87-stack.ts';
 
@@ -408,21 +409,9 @@ export class InterpreterSemantics implements Semantics {
     if (words.overflow !== undefined) this.setState64(state.FLAG_OVERFLOW, words.overflow);
   }
 
-  flagsOfAdd(a: Expression, b: Expression, result: Expression): void {
-    const r = this.f.let(result);
-    this.setFlags({ zero: r, sign: r, carry: a.and(b).or(a.or(b).and(r.not())), overflow: a.xor(r).and(b.xor(r)) });
-  }
-
-  flagsOfSub(a: Expression, b: Expression, result: Expression): void {
-    const r = this.f.let(result);
-    const difference = this.f.let(a.xor(b));
-    this.setFlags({ zero: r, sign: r, carry: a.not().and(b).or(difference.not().and(r)), overflow: difference.and(a.xor(r)) });
-  }
-
-  flagsOfLogic(result: Expression): void {
-    const r = this.f.let(result);
-    this.setFlags({ zero: r, sign: r, carry: 0, overflow: 0 });
-  }
+  flagsOfAdd(a: Expression, b: Expression, result: Expression): void { this.setFlags(flagsOfAddition(a, b, this.f.let(result))); }
+  flagsOfSub(a: Expression, b: Expression, result: Expression): void { this.setFlags(flagsOfSubtraction(a, b, this.f.let(result))); }
+  flagsOfLogic(result: Expression): void { this.setFlags(flagsOfLogic(this.f.let(result))); }
 
   carryWord(): Expression { return this.state64(state.FLAG_CARRY); }
   carryFlag(): Expression { return this.f.let(this.signBit(state.FLAG_CARRY)); }

@@ -42,6 +42,8 @@ export class FunctionBuilder implements FunctionReference, Locals {
   private readonly constants = new Set<number>();
   private readonly temporaries: Local[] = [];
   private readonly spare: Partial<Record<ValueType, Local[]>> = {};
+  /** Where the code has an `if` that is hardly ever taken. */
+  private rare: number[] = [];
 
   constructor(name: string, signature: Signature) {
     this.name = name;
@@ -185,6 +187,15 @@ export class FunctionBuilder implements FunctionReference, Locals {
     });
   }
 
+  /** The same for what hardly ever happens: engines that know branch hints keep it out of the way. */
+  ifRarely(condition: Expression, then: () => void): void {
+    if (condition.type !== 'i32') this.fail(`a condition is an i32, not ${condition.type}: ${condition}`);
+    condition.emit(this.code, this);
+    this.rare.push(this.code.length);
+    this.code.byte(0x04);
+    this.nested(then);
+  }
+
   /** A block: `leave` label goes to its end. */
   block(body: (leave: Label) => void): void {
     this.code.byte(0x02);
@@ -266,20 +277,23 @@ export class FunctionBuilder implements FunctionReference, Locals {
   /** Takes back what was built since `mark`, blocks that an error left open included. Locals made meanwhile stay, unused. */
   rollBack(mark: { length: number; labels: number }): void {
     this.code.length = mark.length;
+    while ((this.rare.at(-1) ?? -1) >= mark.length) this.rare.pop();
     for (const label of this.labels.splice(mark.labels)) label.open = false;
   }
 
   /** Builds code that runs before all that has been built so far. */
   prepend(build: () => void): void {
     if (this.labels.length) this.fail('code can be put in front of a whole function only');
-    const rest = this.code;
-    this.code = new ByteBuffer(rest.length + 256);
+    const { code, rare } = this;
+    this.code = new ByteBuffer(code.length + 256);
+    this.rare = [];
     build();
-    this.code.append(rest);
+    for (const offset of rare) this.rare.push(this.code.length + offset);
+    this.code.append(code);
   }
 
-  /** The function's entry in the code section. */
-  body(): ByteBuffer {
+  /** The function's entry in the code section, and the offsets in it of branches that are hardly ever taken. */
+  body(): { code: ByteBuffer; rare: number[] } {
     if (this.labels.length) this.fail('a block was left open');
     const out = new ByteBuffer(this.code.length + 32);
     const runs: [ValueType, number][] = [];
@@ -293,11 +307,12 @@ export class FunctionBuilder implements FunctionReference, Locals {
       out.unsigned(count);
       out.byte(ValueType[type]);
     }
+    const rare = this.rare.map((offset) => out.length + offset);
     out.append(this.code);
     // A function with a result ends in `return` or a tail call; what the validator sees after it is unreachable.
     if (this.signature.results.length) out.byte(0x00);
     out.byte(0x0b);
-    return out;
+    return { code: out, rare };
   }
 
   private nested(body: (label: Label) => void): void {

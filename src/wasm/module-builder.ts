@@ -68,6 +68,14 @@ export class ModuleBuilder {
       out.unsigned(body.length);
       out.append(body);
     };
+    const customSection = (name: string, write: (body: ByteBuffer) => void): void => {
+      const body = new ByteBuffer(1 << 12);
+      body.name(name);
+      write(body);
+      out.byte(0);
+      out.unsigned(body.length);
+      out.append(body);
+    };
     section(1, this.typeList.length, (body) => {
       for (const { parameters, results } of this.typeList) {
         body.byte(0x60);
@@ -119,27 +127,36 @@ export class ModuleBuilder {
         for (const entry of entries) body.unsigned(entry.index);
       });
     }
-    section(10, this.functions.length, (body) => {
-      for (const f of this.functions) {
-        const code = f.body();
+    const bodies = this.functions.map((f) => f.body());
+    customSection('metadata.code.branch_hint', (body) => {
+      const hinted = bodies.flatMap(({ rare }, i) => (rare.length ? [{ rare, index: this.functions[i].index }] : []));
+      body.unsigned(hinted.length);
+      for (const { rare, index } of hinted) {
+        body.unsigned(index);
+        body.unsigned(rare.length);
+        for (const offset of rare) {
+          body.unsigned(offset);
+          body.raw([1, 0]);
+        }
+      }
+    });
+    section(10, bodies.length, (body) => {
+      for (const { code } of bodies) {
         body.unsigned(code.length);
         body.append(code);
       }
     });
-    const names = new ByteBuffer(1 << 12);
-    names.unsigned(this.imports.length + this.functions.length);
-    for (const [i, name] of [...this.imports, ...this.functions].map((f) => f.name).entries()) {
-      names.unsigned(i);
-      names.name(name);
-    }
-    const custom = new ByteBuffer(names.length + 32);
-    custom.name('name');
-    custom.byte(1);
-    custom.unsigned(names.length);
-    custom.append(names);
-    out.byte(0);
-    out.unsigned(custom.length);
-    out.append(custom);
+    customSection('name', (body) => {
+      const names = new ByteBuffer(1 << 12);
+      names.unsigned(this.imports.length + this.functions.length);
+      for (const [i, name] of [...this.imports, ...this.functions].map((f) => f.name).entries()) {
+        names.unsigned(i);
+        names.name(name);
+      }
+      body.byte(1);
+      body.unsigned(names.length);
+      body.append(names);
+    });
     return out.view().slice() as Uint8Array<ArrayBuffer>;
   }
 }

@@ -9,7 +9,8 @@ import type { RegionImports } from './region-imports.ts';
 import type { JitStatistics } from './jit-statistics.ts';
 import type { RegionGraph, RegionInstruction, RegionNode } from './region-graph.ts';
 import { type Link, type Place, RegionSemantics } from './region-semantics.ts';
-import { type Comparison, RegionState } from './region-state.ts';
+import { FlagWordsWanted } from './region-flags.ts';
+import { RegionState } from './region-state.ts';
 import { ControlFlow } from './structure.ts';
 import { Unsupported } from './unsupported.ts';
 
@@ -58,19 +59,16 @@ export class RegionBuilder {
     const { f, region } = this;
     const node = this.graph.nodes[index];
     region.beginBlock();
-    f.if(f.get(region.budget).leS(0), () => region.stop(this.rip(node.offset)));
+    if (this.flow.joins(index)) region.flags.source = 'any';
+    f.ifRarely(f.get(region.budget).leS(0), () => region.stop(this.rip(node.offset)));
     f.set(region.budget, f.get(region.budget).sub(node.instructions.length));
     // Locals serve one instruction after the other: many of them make a function slow to compile, and to enter until it is. What is known
     // of floating point stays for the whole block.
     const outside = f.temporaryCount;
-    let kept = outside;
     if (node.block.secondStart !== 0) this.checkSecondPage(node);
     for (const instruction of node.instructions) {
-      const before: Comparison | null = region.comparison;
       if (!this.instruction(index, instruction)) break;
-      // What a comparison compared is used by the next conditions.
-      if (region.comparison !== before) kept = region.comparison ? f.temporaryCount : outside;
-      f.release(kept, INTEGERS);
+      f.release(outside, INTEGERS);
     }
     f.release(outside);
   }
@@ -83,12 +81,14 @@ export class RegionBuilder {
   }
 
   /** Builds an instruction. False where the node ends: by a jump, or because the interpreter goes on from there. */
-  private instruction(index: number, { offset, first }: RegionInstruction): boolean {
+  private instruction(index: number, instruction: RegionInstruction): boolean {
     const { f, region } = this;
+    const { offset, first } = instruction;
     const node = this.graph.nodes[index];
     const decoded = { ...this.decode(node, offset) };
     const nextIp = offset + decoded.length;
     const mark = f.mark();
+    const { source } = region.flags;
     this.marks.push({ offset: mark.length, address: node.codeBase + BigInt(offset) });
     try {
       const go = (to: number, link: Link): void => this.go(index, to, link);
@@ -96,8 +96,15 @@ export class RegionBuilder {
       this.compiled++;
       this.guestBytes += decoded.length;
     } catch (error) {
-      if (!(error instanceof Unsupported)) throw error;
       f.rollBack(mark);
+      region.flags.source = source;
+      if (error instanceof FlagWordsWanted) {
+        this.marks.pop();
+        region.float.beginBlock();
+        region.flags.compute();
+        return this.instruction(index, instruction);
+      }
+      if (!(error instanceof Unsupported)) throw error;
       region.interpretUncompiled(first, decoded.form.instruction.mnemonic);
       return false;
     }
@@ -132,12 +139,12 @@ export class RegionBuilder {
 
   /** Goes from a node to an offset from its page, by an edge of the region or out of it. */
   private go(from: number, offset: number, link: Link): void {
-    const { f, flow, region } = this;
+    const { f, region } = this;
     const node = this.graph.nodes[from];
     const to = node.direct.get(offset);
     const inPage = offset >= 0 && offset < PAGE;
     if (inPage) {
-      if (to !== undefined && region.x87.mayGoTo(to)) flow.branch(f, from, to, (index) => this.node(index));
+      if (to !== undefined && region.x87.mayGoTo(to)) this.branch(from, to);
       else if (link === 'through') region.fallThrough(node.last);
       else region.follow(link, node.last);
       return;
@@ -145,6 +152,15 @@ export class RegionBuilder {
     const rip = f.let(this.rip(offset));
     if (to !== undefined) this.dispatch(from, rip, [to]);
     region.goTo(rip);
+  }
+
+  /** Goes to a node of the region. Its code may be built here. */
+  private branch(from: number, to: number): void {
+    const { flags } = this.region;
+    const { source } = flags;
+    if (this.flow.joins(to)) flags.settle();
+    this.flow.branch(this.f, from, to, (index) => this.node(index));
+    flags.source = source;
   }
 
   /** Goes from a node to where the running code says. */
@@ -183,7 +199,7 @@ export class RegionBuilder {
   private enter(from: number, rip: Expression, to: number): void {
     if (!this.region.x87.mayGoTo(to)) return;
     this.region.enterPage(rip, this.graph.nodes[to].offset);
-    this.flow.branch(this.f, from, to, (index) => this.node(index));
+    this.branch(from, to);
   }
 }
 

@@ -236,6 +236,42 @@ export interface Place {
   goTo(rip: Expression): void;
 }
 
+const isFlag = (offset: number): boolean => offset >= state.FLAG_ZERO && offset <= state.FLAG_OVERFLOW;
+
+/** A condition on a comparison's flags. Operands are sign-extended, which keeps their order, unsigned too. */
+function afterSubtraction(cc: number, { a, b, result }: { a: Expression; b: Expression; result: Expression }): Expression | null {
+  switch (cc) {
+    case 2: return a.ltU(b);
+    case 3: return a.geU(b);
+    case 4: return a.eq(b);
+    case 5: return a.ne(b);
+    case 6: return a.leU(b);
+    case 7: return a.gtU(b);
+    case 8: return result.ltS(0);
+    case 9: return result.geS(0);
+    case 12: return a.ltS(b);
+    case 13: return a.geS(b);
+    case 14: return a.leS(b);
+    case 15: return a.gtS(b);
+    default: return null;
+  }
+}
+
+/** A condition on the flags of AND, OR, XOR or TEST: no carry, no overflow. */
+function afterLogic(cc: number, result: Expression): Expression | null {
+  switch (cc) {
+    case 0: case 2: return i32(0);
+    case 1: case 3: return i32(1);
+    case 4: case 6: return result.eqz();
+    case 5: case 7: return result.nonZero();
+    case 8: case 12: return result.ltS(0);
+    case 9: case 13: return result.geS(0);
+    case 14: return result.leS(0);
+    case 15: return result.gtS(0);
+    default: return null;
+  }
+}
+
 export class RegionSemantics extends InterpreterSemantics {
   override readonly isCompiled = true;
   readonly region: RegionState;
@@ -309,6 +345,7 @@ export class RegionSemantics extends InterpreterSemantics {
   // --- State words that are in locals ---------------------------------------------------------------
 
   protected override word(offset: number): Expression {
+    if (isFlag(offset)) return this.region.flags.read(offset, this.isConditional);
     const local = this.region.word(offset, false);
     return local ? this.f.get(local) : super.word(offset);
   }
@@ -335,38 +372,27 @@ export class RegionSemantics extends InterpreterSemantics {
     if (offset === state.MXCSR) this.region.float.mxcsrChanged(this.vcpu);
   }
 
-  override setFlags(words: FlagWords): void {
-    this.region.comparison = null;
-    super.setFlags(words);
+  override setFlags(words: FlagWords): void { this.region.flags.setWords(words, this.isConditional); }
+
+  override flagsOfAdd(a: Expression, b: Expression, result: Expression): void {
+    if (this.isConditional) super.flagsOfAdd(a, b, result);
+    else this.region.flags.keep('addition', a, b, result);
   }
 
   override flagsOfSub(a: Expression, b: Expression, result: Expression): void {
-    const [left, right, difference] = [this.f.let(a), this.f.let(b), this.f.let(result)];
-    super.flagsOfSub(left, right, difference);
-    // SBB's borrow is not in its operands.
-    if (this.mnemonic === 'CMP' || this.mnemonic === 'SUB') this.region.comparison = { a: left, b: right, result: difference };
+    if (this.isConditional) super.flagsOfSub(a, b, result);
+    else this.region.flags.keep(this.mnemonic === 'SBB' ? 'borrow' : 'subtraction', a, b, result);
+  }
+
+  override flagsOfLogic(result: Expression): void {
+    if (this.isConditional) super.flagsOfLogic(result);
+    else this.region.flags.keep('logic', result, result, result);
   }
 
   override condition(cc: number): Expression {
-    const { comparison } = this.region;
-    if (!comparison) return super.condition(cc);
-    const { a, b, result } = comparison;
-    // Operands are sign-extended, which keeps their order, unsigned too.
-    switch (cc) {
-      case 2: return this.f.let(a.ltU(b));
-      case 3: return this.f.let(a.geU(b));
-      case 4: return this.f.let(a.eq(b));
-      case 5: return this.f.let(a.ne(b));
-      case 6: return this.f.let(a.leU(b));
-      case 7: return this.f.let(a.gtU(b));
-      case 8: return this.f.let(result.ltS(0));
-      case 9: return this.f.let(result.geS(0));
-      case 12: return this.f.let(a.ltS(b));
-      case 13: return this.f.let(a.geS(b));
-      case 14: return this.f.let(a.leS(b));
-      case 15: return this.f.let(a.gtS(b));
-      default: return super.condition(cc);
-    }
+    const { source, operands } = this.region.flags;
+    const value = source === 'subtraction' ? afterSubtraction(cc, operands) : source === 'logic' ? afterLogic(cc, operands.result) : null;
+    return value ? this.f.let(value) : super.condition(cc);
   }
 
   // --- Memory ---------------------------------------------------------------------------------------
@@ -381,18 +407,10 @@ export class RegionSemantics extends InterpreterSemantics {
 
   /** Linear address for an access within a page; where there is none, the interpreter takes over. */
   private host(address: Expression, bytes: number, write: boolean): Expression {
-    const { f, region } = this;
+    const { f } = this;
     const { entry, hit } = this.probe(address, bytes, write ? L.TLB_WRITE : L.TLB_READ);
-    const linear = f.local('i32');
-    f.if(
-      hit,
-      () => f.set(linear, this.hostOf(address, entry)),
-      () => {
-        f.set(linear, f.call(region.imports.fillQuiet, this.vcpu, address, i32(bytes), i32(write ? 1 : 0)));
-        f.if(f.get(linear).eq(-1), () => this.interpret());
-      },
-    );
-    return f.let(f.get(linear));
+    f.ifRarely(hit.eqz(), () => this.interpret());
+    return f.let(this.hostOf(address, entry));
   }
 
   protected override loadAt(address: Expression, bits: number, name: string, _type: 'i64' | 'v128', modify: boolean, host: Local | null): Expression {
@@ -505,7 +523,7 @@ export class RegionSemantics extends InterpreterSemantics {
 
   /** Leaves for the interpreter, which runs this instruction from its start. */
   override interpret(): void {
-    if (this.f.mark().labels === this.baseDepth) this.left = true;
+    if (!this.isConditional) this.left = true;
     this.region.interpret(this.place.operation);
   }
 
@@ -526,7 +544,7 @@ export class RegionSemantics extends InterpreterSemantics {
 
   /** An instruction that always calls is the interpreter's; one that calls in a rare case leaves to it then. */
   override helper(): Expression {
-    if (this.f.mark().labels === this.baseDepth) throw new Unsupported('helper');
+    if (!this.isConditional) throw new Unsupported('helper');
     this.interpret();
     return i32(0);
   }
@@ -559,4 +577,9 @@ export class RegionSemantics extends InterpreterSemantics {
 
   /** Labels open where the instruction began. */
   baseDepth = this.f.mark().labels;
+
+  /** What is being built runs only under a condition of the instruction's. */
+  private get isConditional(): boolean {
+    return this.f.mark().labels !== this.baseDepth;
+  }
 }

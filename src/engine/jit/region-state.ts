@@ -10,19 +10,13 @@ import type { FunctionBuilder, Label, Local } from '../../wasm/function-builder.
 import { jumpBlock, jumpEntry, jumpHit } from '../jump-cache.ts';
 import * as L from '../layout.ts';
 import type { JitStatistics } from './jit-statistics.ts';
+import { RegionFlags } from './region-flags.ts';
 import { RegionFloat } from './region-float.ts';
 import type { RegionMode } from './region-graph.ts';
 import type { RegionImports } from './region-imports.ts';
 import { RegionX87 } from './region-x87.ts';
 
 const FLAGS = [state.FLAG_ZERO, state.FLAG_SIGN, state.FLAG_CARRY, state.FLAG_OVERFLOW];
-
-/** A comparison whose operands are still at hand: what the next condition is computed from directly. */
-export interface Comparison {
-  a: Expression;
-  b: Expression;
-  result: Expression;
-}
 
 /** How a region is left. */
 const Exit = { lookUp: 0, interpret: 1, taken: 2, next: 3, stop: 4 } as const;
@@ -37,7 +31,7 @@ export class RegionState {
   readonly codeBase: Expression;
   readonly tlbBase: Expression;
   readonly budget: Local;
-  comparison: Comparison | null = null;
+  readonly flags: RegionFlags;
   usesSse = false;
   /** It leaves the page that it is entered in, or is entered in several. */
   usesPages = false;
@@ -65,6 +59,7 @@ export class RegionState {
     this.imports = imports;
     this.mode = mode;
     this.float = new RegionFloat(f);
+    this.flags = new RegionFlags(f, (offset, write) => this.word(offset, write) as Local);
     this.x87 = new RegionX87(f);
     this.budget = f.variable('i32');
     this.budgetAtEntry = f.variable('i32');
@@ -135,7 +130,6 @@ export class RegionState {
 
   /** Another block begins. */
   beginBlock(): void {
-    this.comparison = null;
     this.float.beginBlock();
   }
 
@@ -206,6 +200,7 @@ export class RegionState {
     if (operation !== undefined) f.set(this.exitOperation, operation);
     if (rip) f.set(this.exitRip, rip);
     this.x87.beforeLeaving();
+    this.flags.settle();
     f.branch(this.out);
   }
 
@@ -241,6 +236,7 @@ export class RegionState {
   private store(): void {
     const { f } = this;
     const vcpu = f.parameter(0);
+    this.flags.leave();
     for (const [offset, { local, written }] of this.words) if (written) f.store('i64.store', vcpu, f.get(local), offset);
     for (const [number, { local, written }] of this.vectors) if (written) f.store('v128.store', vcpu, f.get(local), state.XMM + 16 * number);
     for (const [number, local] of this.mmxExponents) f.store('i32.store', vcpu, f.get(local), state.FPR + 16 * number + 8);

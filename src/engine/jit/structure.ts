@@ -53,6 +53,11 @@ export class ControlFlow {
     this.edge(f, from, to, emit);
   }
 
+  /** Whether a node's code is reached in several ways, not only from where the one edge to it is built. */
+  joins(node: number): boolean {
+    return this.graph.merges[node] > 0 || this.graph.loops[node] > 0 || this.dispatched.includes(node);
+  }
+
   private select(f: FunctionBuilder, node: number): void {
     f.set(this.selector as Local, this.dispatched.indexOf(node));
   }
