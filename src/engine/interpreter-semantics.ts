@@ -720,7 +720,7 @@ export class InterpreterSemantics implements Semantics {
 
   checkTarget(address: Expression, first: () => void = () => {}): void {
     const limit = this.vcpu.load('i64.load32_u', state.CS + state.SEGMENT_LIMIT);
-    this.f.if(this.longMode ? isCanonical(address, this.state64(state.CANONICAL_SHIFT)).eqz() : address.gtU(limit), () => {
+    this.f.ifRarely(this.longMode ? isCanonical(address, this.state64(state.CANONICAL_SHIFT)).eqz() : address.gtU(limit), () => {
       first();
       this.raiseWithCode(EXCEPTION_GP, 0);
     });
@@ -934,7 +934,7 @@ export class InterpreterSemantics implements Semantics {
   }
 
   requireAligned(address: Expression, bytes: number): void {
-    this.f.if(address.and(bytes - 1).nonZero(), () => this.raiseWithCode(EXCEPTION_GP, 0));
+    this.f.ifRarely(address.and(bytes - 1).nonZero(), () => this.raiseWithCode(EXCEPTION_GP, 0));
   }
 
   helper(name: string, ...args: Value[]): Expression {

@@ -19,6 +19,12 @@ export interface FunctionReference {
   index: number;
 }
 
+/** A conditional branch, by its offset in the function, that nearly always goes one way. */
+export interface BranchHint {
+  offset: number;
+  isLikely: boolean;
+}
+
 /** A variable that may be assigned more than once. */
 export interface Local {
   index: number;
@@ -42,8 +48,8 @@ export class FunctionBuilder implements FunctionReference, Locals {
   private readonly constants = new Set<number>();
   private readonly temporaries: Local[] = [];
   private readonly spare: Partial<Record<ValueType, Local[]>> = {};
-  /** Where the code has an `if` that is hardly ever taken. */
-  private rare: number[] = [];
+  /** Branch hints: where the code has an `if` that nearly always goes one way. */
+  private hints: BranchHint[] = [];
 
   constructor(name: string, signature: Signature) {
     this.name = name;
@@ -175,25 +181,17 @@ export class FunctionBuilder implements FunctionReference, Locals {
   }
 
   if(condition: Expression, then: () => void, otherwise?: () => void): void {
-    if (condition.type !== 'i32') this.fail(`a condition is an i32, not ${condition.type}: ${condition}`);
-    condition.emit(this.code, this);
-    this.code.byte(0x04);
-    this.nested(() => {
-      then();
-      if (otherwise) {
-        this.code.byte(0x05);
-        otherwise();
-      }
-    });
+    this.conditional(condition, null, then, otherwise);
   }
 
-  /** The same for what hardly ever happens: engines that know branch hints keep it out of the way. */
-  ifRarely(condition: Expression, then: () => void): void {
-    if (condition.type !== 'i32') this.fail(`a condition is an i32, not ${condition.type}: ${condition}`);
-    condition.emit(this.code, this);
-    this.rare.push(this.code.length);
-    this.code.byte(0x04);
-    this.nested(then);
+  /** The same where the condition nearly always holds: engines that know branch hints keep the other way out of this one's. */
+  ifLikely(condition: Expression, then: () => void, otherwise?: () => void): void {
+    this.conditional(condition, true, then, otherwise);
+  }
+
+  /** The same where it hardly ever holds. */
+  ifRarely(condition: Expression, then: () => void, otherwise?: () => void): void {
+    this.conditional(condition, false, then, otherwise);
   }
 
   /** A block: `leave` label goes to its end. */
@@ -277,23 +275,23 @@ export class FunctionBuilder implements FunctionReference, Locals {
   /** Takes back what was built since `mark`, blocks that an error left open included. Locals made meanwhile stay, unused. */
   rollBack(mark: { length: number; labels: number }): void {
     this.code.length = mark.length;
-    while ((this.rare.at(-1) ?? -1) >= mark.length) this.rare.pop();
+    while ((this.hints.at(-1)?.offset ?? -1) >= mark.length) this.hints.pop();
     for (const label of this.labels.splice(mark.labels)) label.open = false;
   }
 
   /** Builds code that runs before all that has been built so far. */
   prepend(build: () => void): void {
     if (this.labels.length) this.fail('code can be put in front of a whole function only');
-    const { code, rare } = this;
+    const { code, hints } = this;
     this.code = new ByteBuffer(code.length + 256);
-    this.rare = [];
+    this.hints = [];
     build();
-    for (const offset of rare) this.rare.push(this.code.length + offset);
+    for (const { offset, isLikely } of hints) this.hints.push({ offset: this.code.length + offset, isLikely });
     this.code.append(code);
   }
 
-  /** The function's entry in the code section, and the offsets in it of branches that are hardly ever taken. */
-  body(): { code: ByteBuffer; rare: number[] } {
+  /** The function's entry in the code section, and hints for the branches in it. */
+  body(): { code: ByteBuffer; hints: BranchHint[] } {
     if (this.labels.length) this.fail('a block was left open');
     const out = new ByteBuffer(this.code.length + 32);
     const runs: [ValueType, number][] = [];
@@ -307,12 +305,26 @@ export class FunctionBuilder implements FunctionReference, Locals {
       out.unsigned(count);
       out.byte(ValueType[type]);
     }
-    const rare = this.rare.map((offset) => out.length + offset);
+    const hints = this.hints.map(({ offset, isLikely }) => ({ offset: out.length + offset, isLikely }));
     out.append(this.code);
     // A function with a result ends in `return` or a tail call; what the validator sees after it is unreachable.
     if (this.signature.results.length) out.byte(0x00);
     out.byte(0x0b);
-    return { code: out, rare };
+    return { code: out, hints };
+  }
+
+  private conditional(condition: Expression, isLikely: boolean | null, then: () => void, otherwise?: () => void): void {
+    if (condition.type !== 'i32') this.fail(`a condition is an i32, not ${condition.type}: ${condition}`);
+    condition.emit(this.code, this);
+    if (isLikely !== null) this.hints.push({ offset: this.code.length, isLikely });
+    this.code.byte(0x04);
+    this.nested(() => {
+      then();
+      if (otherwise) {
+        this.code.byte(0x05);
+        otherwise();
+      }
+    });
   }
 
   private nested(body: (label: Label) => void): void {

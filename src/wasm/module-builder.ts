@@ -129,14 +129,14 @@ export class ModuleBuilder {
     }
     const bodies = this.functions.map((f) => f.body());
     customSection('metadata.code.branch_hint', (body) => {
-      const hinted = bodies.flatMap(({ rare }, i) => (rare.length ? [{ rare, index: this.functions[i].index }] : []));
+      const hinted = bodies.map(({ hints }, i) => ({ hints, index: this.functions[i].index })).filter(({ hints }) => hints.length);
       body.unsigned(hinted.length);
-      for (const { rare, index } of hinted) {
+      for (const { hints, index } of hinted) {
         body.unsigned(index);
-        body.unsigned(rare.length);
-        for (const offset of rare) {
+        body.unsigned(hints.length);
+        for (const { offset, isLikely } of hints) {
           body.unsigned(offset);
-          body.raw([1, 0]);
+          body.raw([1, isLikely ? 1 : 0]);
         }
       }
     });

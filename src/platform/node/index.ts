@@ -27,6 +27,7 @@ export {
   type PackageRequest,
 } from './debian-packages.ts';
 export { type DebianTree, type DebianTreeOptions, debianTree } from './debian-tree.ts';
+export { useBranchHints } from './branch-hints.ts';
 export { createDisassembler } from './disassembler.ts';
 export { fileErrorReason, readFiles, readInput } from './files.ts';
 export { nodeHost } from './host.ts';
