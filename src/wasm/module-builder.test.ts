@@ -307,6 +307,28 @@ describe('what does not fit is refused where it is written', () => {
   });
 });
 
+describe('branch hints', () => {
+  it('name the opcode of each branch that has one, wherever code was put in front or taken back', () => {
+    const module = new ModuleBuilder();
+    module.importMemory(memory);
+    module.function('plain', I32).return(0);
+    const f = module.function('hinted', { parameters: ['i32'], results: [] });
+    const condition = f.parameter(0);
+    f.if(condition, () => f.ifRarely(condition, () => f.return()));
+    const mark = f.mark();
+    f.ifLikely(condition, () => f.return());
+    f.rollBack(mark);
+    f.ifLikely(condition, () => {}, () => f.set(f.local('i64'), 5));
+    f.prepend(() => f.ifRarely(condition, () => f.return()));
+    const bytes = module.bytes();
+    const compiled = new WebAssembly.Module(bytes);
+    const [section] = WebAssembly.Module.customSections(compiled, 'metadata.code.branch_hint');
+    const { code, hints } = f.body();
+    expect(hints.map(({ offset, isLikely }) => [code.view()[offset], isLikely])).toEqual([[0x04, false], [0x04, false], [0x04, true]]);
+    expect([...new Uint8Array(section)]).toEqual([1, f.index, hints.length, ...hints.flatMap(({ offset, isLikely }) => [offset, 1, isLikely ? 1 : 0])]);
+  });
+});
+
 describe('text', () => {
   it('of an expression is what the text format has', () => {
     const f = scratch({ parameters: ['i32', 'v128'], results: [] });
