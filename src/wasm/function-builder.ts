@@ -37,10 +37,21 @@ export interface Label {
   open: boolean;
 }
 
+/** Is told what locals are assigned, in the order of the code. */
+export interface Assignments {
+  /** null: by something that is no expression. */
+  set(local: Local, value: Expression | null): void;
+  scopeBegins(isLoop: boolean): void;
+  /** The scope's other half begins: that of an `if` that has one. */
+  otherwise(): void;
+  scopeEnds(): void;
+}
+
 export class FunctionBuilder implements FunctionReference, Locals {
   readonly name: string;
   readonly signature: Signature;
   index = -1;
+  assignments: Assignments | undefined;
   private readonly localTypes: ValueType[] = [];
   private code = new ByteBuffer();
   private readonly labels: Label[] = [];
@@ -109,6 +120,7 @@ export class FunctionBuilder implements FunctionReference, Locals {
     expression.emit(this.code, this);
     this.code.byte(0x21);
     this.code.unsigned(local.index);
+    this.assignments?.set(local, expression);
   }
 
   /** Computes `value` now; what comes back can be used any number of times, whatever changes in between. */
@@ -148,6 +160,7 @@ export class FunctionBuilder implements FunctionReference, Locals {
       this.constants.add(local.index);
       this.code.byte(0x21);
       this.code.unsigned(local.index);
+      this.assignments?.set(local, null);
     }
     return locals.map((local) => this.get(local));
   }
@@ -203,7 +216,7 @@ export class FunctionBuilder implements FunctionReference, Locals {
   /** A loop: branching to `again` runs it once more; falling out of the body ends it. */
   loop(body: (again: Label) => void): void {
     this.code.byte(0x03);
-    this.nested(body);
+    this.nested(body, true);
   }
 
   branch(label: Label): void {
@@ -276,7 +289,10 @@ export class FunctionBuilder implements FunctionReference, Locals {
   rollBack(mark: { length: number; labels: number }): void {
     this.code.length = mark.length;
     while ((this.hints.at(-1)?.offset ?? -1) >= mark.length) this.hints.pop();
-    for (const label of this.labels.splice(mark.labels)) label.open = false;
+    for (const label of this.labels.splice(mark.labels)) {
+      label.open = false;
+      this.assignments?.scopeEnds();
+    }
   }
 
   /** Builds code that runs before all that has been built so far. */
@@ -322,19 +338,22 @@ export class FunctionBuilder implements FunctionReference, Locals {
       then();
       if (otherwise) {
         this.code.byte(0x05);
+        this.assignments?.otherwise();
         otherwise();
       }
     });
   }
 
-  private nested(body: (label: Label) => void): void {
+  private nested(body: (label: Label) => void, isLoop = false): void {
     this.code.byte(0x40);
+    this.assignments?.scopeBegins(isLoop);
     const label = { depth: this.labels.length, open: true };
     this.labels.push(label);
     body(label);
     this.labels.pop();
     label.open = false;
     this.code.byte(0x0b);
+    this.assignments?.scopeEnds();
   }
 
   private distance(label: Label): number {

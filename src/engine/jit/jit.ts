@@ -92,7 +92,7 @@ export class Jit {
     this.finder = new RegionFinder(memory, cache, policy.warmEntries, (op) => this.regions.has(op));
     this.nextIndex = interpreter.handlerCount;
     this.singles = new SingleInstructions(memory, cache, interpreter, {
-      add: (module, imports, graph, name) => this.build(module, imports, graph, name) !== undefined,
+      add: (module, imports, graph, name) => this.build(module, imports, graph, name, true) !== undefined,
       instantiate: (module) => this.instantiate(module.bytes()),
     });
     cache.onStale = (block) => this.blockWentStale(block);
@@ -148,7 +148,7 @@ export class Jit {
     const records: Omit<RegionRecord, 'module'>[] = [];
     for (const [op, { graph, withCallees }] of this.chosen()) {
       const name = `r${built.length}`;
-      const builder = this.build(module, imports, graph, name);
+      const builder = this.build(module, imports, graph, name, withCallees);
       if (!builder) {
         this.rejected.add(op);
         continue;
@@ -210,9 +210,9 @@ export class Jit {
   }
 
   /** Adds a region's function to a module; undefined where not even its first instruction can be compiled. */
-  private build(module: ModuleBuilder, imports: RegionImports, graph: RegionGraph, name: string): RegionBuilder | undefined {
+  private build(module: ModuleBuilder, imports: RegionImports, graph: RegionGraph, name: string, isThorough: boolean): RegionBuilder | undefined {
     const f = module.function(name, HANDLER);
-    const builder = new RegionBuilder(f, graph, imports, this.statistics, (node, offset) => this.finder.decode(node, offset, graph.mode));
+    const builder = new RegionBuilder(f, graph, imports, this.statistics, (node, offset) => this.finder.decode(node, offset, graph.mode), isThorough);
     if (builder.compiled === 0) return undefined;
     this.statistics.instructions += builder.compiled;
     this.statistics.guestBytes += builder.guestBytes;

@@ -31,12 +31,12 @@ export class RegionBuilder {
   private readonly region: RegionState;
   private readonly flow: ControlFlow;
 
-  /** Builds the function `f`, a handler, of `graph`, whose instructions `decode` gives. */
-  constructor(f: FunctionBuilder, graph: RegionGraph, imports: RegionImports, statistics: JitStatistics, decode: (node: RegionNode, offset: number) => Decoded) {
+  /** Builds the function `f`, a handler, of `graph`, whose instructions `decode` gives; `isThorough`: with what takes longer to build, and makes it faster. */
+  constructor(f: FunctionBuilder, graph: RegionGraph, imports: RegionImports, statistics: JitStatistics, decode: (node: RegionNode, offset: number) => Decoded, isThorough: boolean) {
     this.f = f;
     this.graph = graph;
     this.decode = decode;
-    this.region = new RegionState(f, imports, graph.mode, statistics);
+    this.region = new RegionState(f, imports, graph.mode, statistics, isThorough);
     const hasX87 = graph.nodes.some((node) => node.instructions.some(({ offset }) => isX87(decode(node, offset))));
     if (hasX87) this.region.x87.begin(graph.x87Stack, graph.entries.map((node) => ({ node, operation: graph.nodes[node].block.op })));
     this.flow = new ControlFlow(graph.nodes.map((node) => node.successors), graph.entries);
@@ -59,15 +59,21 @@ export class RegionBuilder {
     const { f, region } = this;
     const node = this.graph.nodes[index];
     region.beginBlock();
-    if (this.flow.joins(index)) region.flags.source = 'any';
+    if (this.flow.joins(index)) {
+      region.flags.source = 'any';
+      region.addresses.forget();
+    }
     f.ifRarely(f.get(region.budget).leS(0), () => region.stop(this.rip(node.offset)));
     f.set(region.budget, f.get(region.budget).sub(node.instructions.length));
     // Locals serve one instruction after the other: many of them make a function slow to compile, and to enter until it is. What is known
     // of floating point stays for the whole block.
     const outside = f.temporaryCount;
     if (node.block.secondStart !== 0) this.checkSecondPage(node);
-    for (const instruction of node.instructions) {
-      if (!this.instruction(index, instruction)) break;
+    const decoded = node.instructions.map(({ offset }) => ({ ...this.decode(node, offset) }));
+    const reused = basesUsedAgain(decoded);
+    for (const [i, instruction] of node.instructions.entries()) {
+      region.addresses.areWorthKeeping = reused[i];
+      if (!this.instruction(index, instruction, decoded[i])) break;
       f.release(outside, INTEGERS);
     }
     f.release(outside);
@@ -81,11 +87,10 @@ export class RegionBuilder {
   }
 
   /** Builds an instruction. False where the node ends: by a jump, or because the interpreter goes on from there. */
-  private instruction(index: number, instruction: RegionInstruction): boolean {
+  private instruction(index: number, instruction: RegionInstruction, decoded: Decoded): boolean {
     const { f, region } = this;
     const { offset, first } = instruction;
     const node = this.graph.nodes[index];
-    const decoded = { ...this.decode(node, offset) };
     const nextIp = offset + decoded.length;
     const mark = f.mark();
     const { source } = region.flags;
@@ -98,11 +103,12 @@ export class RegionBuilder {
     } catch (error) {
       f.rollBack(mark);
       region.flags.source = source;
+      region.addresses.forget();
       if (error instanceof FlagWordsWanted) {
         this.marks.pop();
         region.float.beginBlock();
         region.flags.compute();
-        return this.instruction(index, instruction);
+        return this.instruction(index, instruction, decoded);
       }
       if (!(error instanceof Unsupported)) throw error;
       region.interpretUncompiled(first, decoded.form.instruction.mnemonic);
@@ -156,11 +162,13 @@ export class RegionBuilder {
 
   /** Goes to a node of the region. Its code may be built here. */
   private branch(from: number, to: number): void {
-    const { flags } = this.region;
+    const { flags, addresses } = this.region;
     const { source } = flags;
+    const known = addresses.snapshot();
     if (this.flow.joins(to)) flags.settle();
     this.flow.branch(this.f, from, to, (index) => this.node(index));
     flags.source = source;
+    addresses.restore(known);
   }
 
   /** Goes from a node to where the running code says. */
@@ -201,6 +209,29 @@ export class RegionBuilder {
     this.region.enterPage(rip, this.graph.nodes[to].offset);
     this.branch(from, to);
   }
+}
+
+const RSP = 4;
+const USES_STACK = new Set(['PUSH', 'POP', 'CALL', 'RET', 'LEAVE']);
+
+/** The registers that an instruction's addresses are computed from, as bits. */
+function basesOf({ form, mod, base }: Decoded): number {
+  return (mod !== 3 && base >= 0 ? 1 << base : 0) | (USES_STACK.has(form.instruction.mnemonic) ? 1 << RSP : 0);
+}
+
+/** For each instruction of a block: does another behind it access memory by the same register, still with a value that is related? */
+function basesUsedAgain(instructions: readonly Decoded[]): boolean[] {
+  const result: boolean[] = new Array(instructions.length);
+  let later = 0;
+  for (let i = instructions.length - 1; i >= 0; i--) {
+    const { form, reg } = instructions[i];
+    const replaces = form.instruction.access?.[0] === 'w' && form.encoding.operands[0]?.code === 'G' && form.instruction.mnemonic !== 'LEA';
+    if (replaces) later &= ~(1 << reg);
+    const bases = basesOf(instructions[i]);
+    result[i] = (bases & later) !== 0;
+    later |= bases;
+  }
+  return result;
 }
 
 /** More targets than this are told apart by a switch. */

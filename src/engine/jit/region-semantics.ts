@@ -17,6 +17,7 @@ import type { RegionState } from './region-state.ts';
 import { QuickStack } from './region-x87.ts';
 import { Unsupported } from './unsupported.ts';
 
+const PAGE = 4096;
 const [ES, SS, DS, FS] = [0, 2, 3, 4];
 /** ES, CS, SS, DS, FS and GS. */
 const SEGMENTS = 6;
@@ -408,9 +409,25 @@ export class RegionSemantics extends InterpreterSemantics {
   /** Linear address for an access within a page; where there is none, the interpreter takes over. */
   private host(address: Expression, bytes: number, write: boolean): Expression {
     const { f } = this;
+    const { addresses } = this.region;
+    const near = addresses.near(address, write);
+    if (!near) {
+      const host = this.translate(address, bytes, write);
+      addresses.keep(address, host, write);
+      return host;
+    }
+    const { translation, distance } = near;
+    const host = f.local('i32');
+    f.set(host, f.get(translation.host).add(distance));
+    f.ifRarely(f.get(translation.offset).add(distance).gtU(PAGE - bytes), () => f.set(host, this.translate(address, bytes, write)));
+    return f.let(f.get(host));
+  }
+
+  /** The same, by the TLB. */
+  private translate(address: Expression, bytes: number, write: boolean): Expression {
     const { entry, hit } = this.probe(address, bytes, write ? L.TLB_WRITE : L.TLB_READ);
-    f.ifRarely(hit.eqz(), () => this.interpret());
-    return f.let(this.hostOf(address, entry));
+    this.f.ifRarely(hit.eqz(), () => this.interpret());
+    return this.f.let(this.hostOf(address, entry));
   }
 
   protected override loadAt(address: Expression, bits: number, name: string, _type: 'i64' | 'v128', modify: boolean, host: Local | null): Expression {

@@ -10,6 +10,7 @@ import type { FunctionBuilder, Label, Local } from '../../wasm/function-builder.
 import { jumpBlock, jumpEntry, jumpHit } from '../jump-cache.ts';
 import * as L from '../layout.ts';
 import type { JitStatistics } from './jit-statistics.ts';
+import { RegionAddresses } from './region-addresses.ts';
 import { RegionFlags } from './region-flags.ts';
 import { RegionFloat } from './region-float.ts';
 import type { RegionMode } from './region-graph.ts';
@@ -32,6 +33,7 @@ export class RegionState {
   readonly tlbBase: Expression;
   readonly budget: Local;
   readonly flags: RegionFlags;
+  readonly addresses: RegionAddresses;
   usesSse = false;
   /** It leaves the page that it is entered in, or is entered in several. */
   usesPages = false;
@@ -53,12 +55,13 @@ export class RegionState {
   /** Bytes of the code in front of what `build` was given. */
   loadBytes = 0;
 
-  constructor(f: FunctionBuilder, imports: RegionImports, mode: RegionMode, statistics: JitStatistics) {
+  constructor(f: FunctionBuilder, imports: RegionImports, mode: RegionMode, statistics: JitStatistics, isThorough: boolean) {
     this.f = f;
     this.statistics = statistics;
     this.imports = imports;
     this.mode = mode;
     this.float = new RegionFloat(f);
+    this.addresses = new RegionAddresses(f, isThorough);
     this.flags = new RegionFlags(f, (offset, write) => this.word(offset, write) as Local);
     this.x87 = new RegionX87(f);
     this.budget = f.variable('i32');
