@@ -456,7 +456,7 @@ export class RegionSemantics extends InterpreterSemantics {
     const last = from.add(bytes.extendU()).sub(1);
     const tag = access === 'write' ? L.TLB_WRITE : L.TLB_READ;
     const { entry } = this.probe(from, 1, tag);
-    f.if(entry.load('i64.load', tag).ne(last.and(-4096)), () => this.interpret());
+    f.ifRarely(entry.load('i64.load', tag).ne(last.and(-4096)), () => this.interpret());
     return f.let(this.hostOf(from, entry));
   }
 
@@ -525,7 +525,7 @@ export class RegionSemantics extends InterpreterSemantics {
 
   /** Nothing of the block is behind an instruction that ends so. */
   override leaveAtRip(): void {
-    if (this.f.mark().labels === this.baseDepth) this.left = true;
+    if (!this.isConditional) this.left = true;
     this.region.stop(this.state64(state.RIP));
   }
 

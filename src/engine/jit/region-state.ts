@@ -129,6 +129,7 @@ export class RegionState {
     const { f } = this;
     f.set(this.tlbBaseLocal, f.parameter(0).load('i32.load', state.TLB_BASE));
     f.set(this.jumpMode, this.generation());
+    this.addresses.forgetTranslations();
   }
 
   /** Another block begins. */
