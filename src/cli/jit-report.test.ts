@@ -7,7 +7,7 @@ const LOOP: GuestProgram = { main: (a) => a.mov(ecx, 1_000_000).label('again').a
 
 describe('reports of the JIT', () => {
   const bench = new MachineBench(LOOP, { jit: true, jitClock: () => 0 });
-  while (bench.run({ instructions: 10_000 }).kind === 'budget');
+  while (bench.run({ instructions: 100_000 }).kind === 'budget');
 
   it('say what was compiled and how much of the run that was', () => {
     const text = formatJitReport(bench.machine.jitReport());

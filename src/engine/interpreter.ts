@@ -52,7 +52,6 @@ export interface InterpreterExports {
   follow_next(vcpu: number, op: number): void;
   fill(vcpu: number, address: bigint, access: number): number;
   /** See memory-access.ts; what compiled regions call. */
-  fill_quiet: (...args: never[]) => number;
   enter_handler(vcpu: number, vector: number, code: number, isFault: number): number;
   code_check(linear: number, bytes: number): void;
   table: WebAssembly.Table;
@@ -373,7 +372,7 @@ function generate(memory: GuestMemory, layout: L.Layout, helpers: Helpers, model
   const run = module.function('run', { parameters: ['i32'], results: [] });
   run.returnCall(goTo, run.parameter(0), run.parameter(0).load('i64.load', state.RIP));
   module.table(handlers, REGION_CAPACITY);
-  for (const reference of [enter, run, goTo, interpret, followTaken, followNext, access.fill, access.fillQuiet, access.codeCheck, access.sameSecondPage, access.enterHandler, ...sharedFunctions.values()]) module.export(reference);
+  for (const reference of [enter, run, goTo, interpret, followTaken, followNext, access.fill, access.codeCheck, access.sameSecondPage, access.enterHandler, ...sharedFunctions.values()]) module.export(reference);
 
   const bytes = module.bytes();
   const sharedSignatures = [...sharedFunctions.values()].map(({ name, signature }) => ({ name, signature }));

@@ -69,7 +69,6 @@ export interface MemoryImports {
 
 export interface MemoryAccess {
   fill: FunctionReference;
-  fillQuiet: FunctionReference;
   readSlow: FunctionReference;
   writeSlow: FunctionReference;
   bulk: FunctionReference;
@@ -341,24 +340,6 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
 
   const userBit = (vcpu: Expression): Expression => vcpu.load('i32.load', state.CPL).eq(3).shl(1);
 
-  /**
-   * (vcpu, address, bytes, write) -> linear address, or MMIO where the interpreter has to do it: a fault, MMIO, an access across
-   * pages, one whose alignment is checked, a write to a page with code. What compiled regions call when the inline lookup misses.
-   */
-  const fillQuiet = module.function('fill_quiet', { parameters: ['i32', 'i64', 'i32', 'i32'], results: ['i32'] });
-  {
-    const f = fillQuiet;
-    const [vcpu, address, bytes, write] = [0, 1, 2, 3].map((i) => f.parameter(i));
-    f.if(address.wrap().and(0xfff).add(bytes).gtU(4096).or(watchesData(vcpu)), () => f.return(MMIO));
-    // Where alignment is checked no access may find its way into the TLB.
-    const checked = vcpu.load('i32.load', state.TLB_SLOT).add(L.CHECKED_CONTEXT * L.CONTEXT_SIZE);
-    f.if(vcpu.load('i32.load', state.TLB_BASE).eq(checked), () => f.return(MMIO));
-    const linear = f.call(fill, vcpu, address, userBit(vcpu).or(write).or(Access.quiet));
-    f.if(linear.eq(FAULTED).or(linear.eq(MMIO)), () => f.return(MMIO));
-    f.if(write, () => f.if(codeLinesAt(linear).load('i64.load').nonZero(), () => f.return(MMIO)));
-    f.return(linear);
-  }
-
   /** (to, from, bytes): copies a few bytes, an operand's at once. */
   const copyBytes = module.function('copy_bytes', { parameters: ['i32', 'i32', 'i32'], results: [] });
   {
@@ -619,5 +600,5 @@ export function buildMemoryAccess(module: ModuleBuilder, memory: GuestMemory, la
     f.returnCall(imports.checkPage, vcpu, op);
   }
 
-  return { fill, fillQuiet, readSlow, writeSlow, bulk, codeCheck, lookup, checkPage, sameSecondPage, enterHandler, segmentLinear, operandLinear, stackLinear };
+  return { fill, readSlow, writeSlow, bulk, codeCheck, lookup, checkPage, sameSecondPage, enterHandler, segmentLinear, operandLinear, stackLinear };
 }

@@ -10,7 +10,6 @@ import type { Interpreter } from '../interpreter.ts';
 import { HANDLER } from '../interpreter-semantics.ts';
 
 export interface RegionImports {
-  fillQuiet: FunctionReference;
   /** (vcpu, op, codeBase): see memory-access.ts. */
   sameSecondPage: FunctionReference;
   shared: ReadonlyMap<string, FunctionReference>;
@@ -26,12 +25,11 @@ export interface RegionImports {
 /** Imports all of them: into a module that has no functions yet. */
 export function importForRegions(module: ModuleBuilder, { memory }: GuestMemory, interpreter: Interpreter): RegionImports {
   module.importMemory(memory);
-  const fillQuiet = module.importFunction('fill_quiet', { parameters: ['i32', 'i64', 'i32', 'i32'], results: ['i32'] });
   const sameSecondPage = module.importFunction('same_second_page', { parameters: ['i32', 'i32', 'i64'], results: ['i32'] });
   const shared = new Map(interpreter.shared.map(({ name, signature }) => [name, module.importFunction(name, signature)]));
   const goTo = module.importFunction('go_to', { parameters: ['i32', 'i64'], results: [] });
   const handler = (name: string): FunctionReference => module.importFunction(name, HANDLER);
-  return { fillQuiet, sameSecondPage, shared, goTo, interpret: handler('interpret'), follow: { taken: handler('follow_taken'), next: handler('follow_next') } };
+  return { sameSecondPage, shared, goTo, interpret: handler('interpret'), follow: { taken: handler('follow_taken'), next: handler('follow_next') } };
 }
 
 /** The values of these imports. */
