@@ -73,6 +73,7 @@ export class RegionBuilder {
     const reused = basesUsedAgain(decoded);
     for (const [i, instruction] of node.instructions.entries()) {
       region.addresses.areWorthKeeping = reused[i];
+      region.lookedUp = null;
       if (!this.instruction(index, instruction, decoded[i])) break;
       f.release(outside, INTEGERS);
     }
@@ -97,7 +98,7 @@ export class RegionBuilder {
     this.marks.push({ offset: mark.length, address: node.codeBase + BigInt(offset) });
     try {
       const go = (to: number, link: Link): void => this.go(index, to, link);
-      this.translate(decoded, { operation: first, ip: offset, nextIp, go, goTo: (rip) => this.goTo(index, rip) });
+      this.translate(decoded, { operation: first, ip: offset, nextIp, go, isFollowed: node.dynamic.length > 0, goTo: (rip) => this.goTo(index, rip) });
       this.compiled++;
       this.guestBytes += decoded.length;
     } catch (error) {

@@ -233,7 +233,9 @@ export interface Place {
   nextIp: number;
   /** Goes to an offset from the page. */
   go(offset: number, link: Link): void;
-  /** Goes to an address that only the running code knows. */
+  /** Some addresses that only the running code knows are looked for in the region. */
+  isFollowed: boolean;
+  /** Goes to such an address. */
   goTo(rip: Expression): void;
 }
 
@@ -495,7 +497,18 @@ export class RegionSemantics extends InterpreterSemantics {
 
   override checkTarget(address: Expression, first?: () => void): void {
     // Flat code reaches all of its 4 GiB.
-    if (this.longMode) super.checkTarget(address, first);
+    if (!this.longMode) return;
+    if (this.decoded.form.encoding.operands[0]?.code === 'J') {
+      const target = this.place.nextIp + this.decoded.immediate;
+      // As canonical as this instruction is.
+      if (target >= 0 && target < PAGE) return;
+    } else if (this.place.isFollowed) {
+      // What has run before is canonical.
+      const { hit } = this.region.lookUp(address);
+      this.f.ifRarely(hit.eqz(), () => super.checkTarget(address, first));
+      return;
+    }
+    super.checkTarget(address, first);
   }
 
   override jump(): void {

@@ -35,6 +35,8 @@ export class RegionState {
   readonly flags: RegionFlags;
   readonly addresses: RegionAddresses;
   usesSse = false;
+  /** What this instruction has looked up. */
+  lookedUp: { rip: Expression; block: Expression; hit: Expression } | null = null;
   /** It leaves the page that it is entered in, or is entered in several. */
   usesPages = false;
   private readonly words = new Map<number, { local: Local; written: boolean }>();
@@ -148,9 +150,11 @@ export class RegionState {
    * cache, hence what is walked for, is the same with regions and without.
    */
   lookUp(rip: Expression): { block: Expression; hit: Expression } {
+    if (this.lookedUp?.rip === rip) return this.lookedUp;
     this.looksUp = true;
     const entry = jumpEntry(this.f, this.f.parameter(0), rip);
-    return { block: jumpBlock(entry), hit: jumpHit(entry, rip, this.f.get(this.jumpMode)) };
+    this.lookedUp = { rip, block: jumpBlock(entry), hit: this.f.let(jumpHit(entry, rip, this.f.get(this.jumpMode))) };
+    return this.lookedUp;
   }
 
   // --- Ways out ---------------------------------------------------------------------------------------
