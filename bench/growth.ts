@@ -20,8 +20,9 @@ import {
   runBenchmark,
   VERSION,
 } from 'exitless';
-import { type BenchmarkProgram, benchmarkGuest, benchmarkHost, hostVersions } from 'exitless/node';
+import { type BenchmarkProgram, benchmarkGuest, benchmarkHost, hostVersions, useBranchHints } from 'exitless/node';
 
+useBranchHints();
 const { values: options } = parseArgs({
   options: {
     vcpus: { type: 'string', default: '1,2,4,8,16,24' },

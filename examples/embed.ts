@@ -3,8 +3,9 @@
  * interrupts cost. `npm run example` runs it on Debian's kernel.
  */
 import { buildInitramfs, difference, LineReader, Machine, type RunResult, SHELL_INIT } from 'exitless';
-import { debianGuestFiles, readInput } from 'exitless/node';
+import { debianGuestFiles, readInput, useBranchHints } from 'exitless/node';
 
+useBranchHints();
 const files = await debianGuestFiles({ onProgress: console.log });
 const machine = new Machine({
   memoryBytes: 256 * 2 ** 20,
